@@ -20,6 +20,7 @@ RUN_TAGS = {
     "perpetune.active": "`yes` while the run is MLflow's active one: it goes on, although MLflow marks it as finished.",
     "error": "What a refresh or a check failed with.",
     "holdout.warnings": "What the holdouts are too small to show, said before training.",
+    "holdout.verdicts": "How many verdicts the rows of each holdout decided, on average, with this one (decision 34).",
 }
 VERSION_TAGS = {
     "system": "How the version answers: `tuned`, `prompted`, `linear` or `remote`.",

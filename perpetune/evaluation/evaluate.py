@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.baselines import fitted_answers, majority_answers
 from perpetune.evaluation.costs import Economics, economics
-from perpetune.evaluation.report.summary import summarise
+from perpetune.evaluation.report.summary import cost_sentences, summarise
 from perpetune.evaluation.scores import label_metrics
+from perpetune.evaluation.scores.mistake_costs import MistakeCosts, mistake_costs
 from perpetune.evaluation.scores.scoring import Scoring, credited_label, scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.systems import LINEAR, METRIC_TITLES, RECORDED, Kind, in_order, subject_of
@@ -66,6 +67,7 @@ class Evaluation:
 
     `comparisons` are `subject` (the challenger, if there is one) minus each other system, on the rows that both have
     answered. `known_labels` are the labels that a system can answer. `summary` has sentences, most important first.
+    `costs` are those of wrong answers, if they are set.
     """
 
     kind: Kind
@@ -80,6 +82,24 @@ class Evaluation:
     comparisons: Mapping[str, PairedComparison]
     known_labels: Mapping[str, frozenset[str]]
     summary: tuple[str, ...]
+    costs: MistakeCosts | None = None
+
+    def gate_score(self, row: Example, answer: str) -> float:
+        """The score of an answer to a row, as the promotion gate counts it."""
+        if self.costs is None:
+            return self.scoring.score_row(row, answer)
+        return 1 - self.costs.of_row(row, answer) / self.costs.largest
+
+    @property
+    def mistake_costs(self) -> Mapping[str, float]:
+        """The mean cost of an answer by system; {} if no costs are set."""
+        return {} if self.costs is None else {name: self.mistake_cost(name, self.costs) for name in self.scored}
+
+    def mistake_cost(self, system: str, costs: MistakeCosts) -> float:
+        """The mean cost of the answers of a system."""
+        scored = self.scored[system]
+        given = zip(scored.positions, scored.texts, strict=True)
+        return sum(costs.of_row(self.rows[position], text) for position, text in given) / len(scored.texts)
 
     @property
     def main_metric(self) -> str:
@@ -128,6 +148,8 @@ class Evaluation:
                 flat[f"{holdout}/{system}/{metric}_high"] = estimate.high
             if system in self.calibrations:
                 flat[f"{holdout}/{system}/calibration_error"] = self.calibrations[system].error
+            if self.costs is not None:
+                flat[f"{holdout}/{system}/mistake_cost"] = self.mistake_cost(system, self.costs)
             for name, value in asdict(self.economics[system]).items() if system in self.economics else ():
                 flat[f"{holdout}/{system}/{name}"] = float(value)
         for rival, paired in self.comparisons.items():
@@ -166,8 +188,11 @@ class Evaluation:
 
     def _comparison_table(self) -> pd.DataFrame:
         lines = []
+        costs = self.mistake_costs
         for system, estimates in self.metrics.items():
             line: dict[str, object] = {"system": system, "n": len(self.scored[system].positions)}
+            if costs:
+                line["mistake_cost"] = costs[system]
             if self.kind == "generation":
                 line["cut_off"] = self.scored[system].cut_off
             for metric, estimate in estimates.items():
@@ -249,7 +274,7 @@ def evaluate(
         for system in scored
         if system not in RECORDED
     }
-    return Evaluation(
+    found = Evaluation(
         kind=kind,
         scoring=scoring,
         rows=tuple(rows),
@@ -277,7 +302,9 @@ def evaluate(
             linear=linear,
             rules=rules or PromoteParams(),
         ),
+        costs=mistake_costs(rules.costs) if rules and kind == "classification" else None,
     )
+    return replace(found, summary=(*found.summary, *cost_sentences(subject, found.mistake_costs)))
 
 
 def _language_models(systems: Iterable[str]) -> list[str]:

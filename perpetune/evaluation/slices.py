@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from perpetune.evaluation.evaluate import Evaluation, common_positions
+from perpetune.evaluation.evaluate import Evaluation, SystemResults, common_positions
+
+LEAST_WEIGHT = 1e-6  # of a row whose mistakes cost nothing, as a ratio of the largest cost
+
+Scores = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -39,27 +44,88 @@ def slices(evaluations: Iterable[Evaluation], against: str, subject: str | None 
     Label slices are by expected output, for classification only. A label or source with all rows is no slice. `subject`
     is the evaluation's subject by default.
     """
-    members: dict[str, list[Slice]] = {}
+    members = _members(evaluations, against, subject)
+    return {name: joined(scores for scores, _ in rows) for name, rows in members.items()}
+
+
+def inputs_of_slices(
+    evaluations: Iterable[Evaluation], against: str, subject: str | None = None
+) -> dict[str, list[str]]:
+    """The inputs of the rows of each slice, by name."""
+    members = _members(evaluations, against, subject)
+    return {name: [text for _, text in rows] for name, rows in members.items()}
+
+
+def _members(
+    evaluations: Iterable[Evaluation], against: str, subject: str | None
+) -> dict[str, list[tuple[Slice, str]]]:
+    """Each row of a slice as a slice of its own, with its input."""
+    members: dict[str, list[tuple[Slice, str]]] = {}
     total = 0
     for evaluation in evaluations:
-        for names, row in _rows(evaluation, against, subject or evaluation.subject):
+        for names, row, text in _rows(evaluation, against, subject or evaluation.subject):
             total += 1
             for name in names:
-                members.setdefault(name, []).append(row)
-    return {name: joined(rows) for name, rows in sorted(members.items()) if len(rows) < total}
+                members.setdefault(name, []).append((row, text))
+    return {name: rows for name, rows in sorted(members.items()) if len(rows) < total}
 
 
 def paired_scores(evaluation: Evaluation, against: str, subject: str) -> Slice:
-    """The scores of two systems on the rows that both have answered."""
+    """The scores of two systems on the rows that both have answered, as the gate counts them (`promote.costs`)."""
+    return _paired(evaluation, against, subject, partial(_gate_scores, evaluation))
+
+
+def right_by_label(evaluations: Iterable[Evaluation], against: str, subject: str) -> dict[str, Slice]:
+    """By expected label, whether (1 or 0) the two systems are right on the rows that both have answered."""
+    members: dict[str, list[Slice]] = {}
+    for evaluation in evaluations:
+        if evaluation.kind == "classification" and {against, subject} <= set(evaluation.scored):
+            scores = _paired(evaluation, against, subject, SystemResults.at)
+            for label, row in zip(labels_of(evaluation, against, subject), _each(scores), strict=True):
+                members.setdefault(label, []).append(row)
+    return {label: joined(rows) for label, rows in sorted(members.items())}
+
+
+def _paired(
+    evaluation: Evaluation, against: str, subject: str, scores: Callable[[SystemResults, Sequence[int]], Scores]
+) -> Slice:
     one, other = evaluation.scored[against], evaluation.scored[subject]
     positions = common_positions(one, other)
     rows = [evaluation.rows[position] for position in positions]
     return Slice(
-        one.at(positions),
-        other.at(positions),
+        scores(one, positions),
+        scores(other, positions),
         tuple(row.group for row in rows),
         tuple(row.weight for row in rows),
     )
+
+
+def _gate_scores(evaluation: Evaluation, system: SystemResults, positions: Sequence[int]) -> Scores:
+    texts = dict(zip(system.positions, system.texts, strict=True))
+    return tuple(evaluation.gate_score(evaluation.rows[each], texts[each]) for each in positions)
+
+
+def _of_worst(scores: Slice, evaluation: Evaluation, positions: Sequence[int]) -> Slice:
+    """The same rows with costs as a ratio of the largest one that an answer to the row may have, which is its weight.
+
+    So a slice may lose the same part of what there is to lose on it, whether its mistakes are cheap or dear.
+    """
+    costs = evaluation.costs
+    if costs is None:
+        return scores
+    worst = [max(costs.worst(evaluation.rows[each]) / costs.largest, LEAST_WEIGHT) for each in positions]
+    theirs, ours = (
+        tuple(round(max(0.0, 1 - (1 - score) / most), 12) for score, most in zip(some, worst, strict=True))
+        for some in (scores.theirs, scores.ours)
+    )
+    weights = tuple(weight * most for weight, most in zip(scores.weights, worst, strict=True))
+    return Slice(theirs, ours, scores.groups, weights)
+
+
+def _each(scores: Slice) -> Iterator[Slice]:
+    """Each row as a slice of its own."""
+    rows = zip(scores.theirs, scores.ours, scores.groups, scores.weights, strict=True)
+    return (Slice((their,), (our,), (group,), (weight,)) for their, our, group, weight in rows)
 
 
 def labels_of(evaluation: Evaluation, against: str, subject: str) -> list[str]:
@@ -68,14 +134,12 @@ def labels_of(evaluation: Evaluation, against: str, subject: str) -> list[str]:
     return [expected[position] for position in common_positions(evaluation.scored[against], evaluation.scored[subject])]
 
 
-def _rows(evaluation: Evaluation, against: str, subject: str) -> Iterator[tuple[list[str], Slice]]:
-    """The slice names of each row, with the row as a slice of its own."""
+def _rows(evaluation: Evaluation, against: str, subject: str) -> Iterator[tuple[list[str], Slice, str]]:
+    """The slice names of each row, with the row as a slice of its own and its input."""
     if against not in evaluation.scored or subject not in evaluation.scored:
         return
-    positions = common_positions(evaluation.scored[against], evaluation.scored[subject])
-    scores, expected = paired_scores(evaluation, against, subject), evaluation.expected
-    rows = zip(positions, scores.theirs, scores.ours, scores.groups, scores.weights, strict=True)
-    for position, their, our, group, weight in rows:
+    positions, expected = common_positions(evaluation.scored[against], evaluation.scored[subject]), evaluation.expected
+    scores = _of_worst(paired_scores(evaluation, against, subject), evaluation, positions)
+    for position, row in zip(positions, _each(scores), strict=True):
         labels = [f"label {expected[position]}"] if evaluation.kind == "classification" else []
-        row = Slice((their,), (our,), (group,), (weight,))
-        yield [*labels, f"source {evaluation.rows[position].source}"], row
+        yield [*labels, f"source {evaluation.rows[position].source}"], row, evaluation.rows[position].input

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
+from perpetune.errors import PerpetuneError
 from perpetune.loop.label_rule import label_rule, label_rule_of_sources
 from perpetune.loop.run_context import data_version_of
 from perpetune.loop.unasked_labels import unasked_labels
+from perpetune.params import unknown_labels
+from perpetune.prediction_log.admission import awaited
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import counts, labelled_examples
 from perpetune.records import Example, read_jsonl, write_jsonl
@@ -19,6 +23,7 @@ from perpetune.workspace import Workspace
 HOLDOUTS = ("frozen", "recent")
 
 LABELS = "data/labels"
+MOST_NAMED = 10  # labels in an error
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 
 
@@ -47,8 +52,23 @@ def curate(workspace: Workspace, flow_run_id: str) -> CuratedData:
         export_labelled_traffic(workspace)
         dvc.reproduce(root)
         dvc.push(root)
+    require_known_labels(workspace)
     rows = {name: len(read_split(workspace, name)) for name in SPLIT_NAMES}
     return CuratedData(dvc.data_version(root).version, rows, production_labels(workspace))
+
+
+def require_known_labels(workspace: Workspace) -> None:
+    """Raises PerpetuneError if `promote` names a label that is not in the training data, which has the task's labels."""
+    task, rules = workspace.params.task, workspace.params.promote
+    if task.kind == "generation" or not (rules.costs or rules.recall_floors):
+        return
+    labels = task.labels_of(row.output for row in read_split(workspace, "train"))
+    for fault in unknown_labels(rules.costs or {}, rules.recall_floors, labels):
+        raise PerpetuneError(
+            f"promote.{'.'.join(fault)}: no row of the training data has the label {fault[-1]!r}",
+            where=str(workspace.root / "params.yaml"),
+            do=f"write one of its labels ({', '.join(sorted(labels or ())[:MOST_NAMED])}), or add examples of it",
+        )
 
 
 def schema_advice(workspace: Workspace) -> str | None:
@@ -87,16 +107,19 @@ def production_labels(workspace: Workspace) -> int:
 def export_labelled_traffic(workspace: Workspace) -> int:
     """Write the labelled requests of the prediction log for the pipeline's fetch stage; returns how many.
 
-    Labels that cannot be right stay in the log. Those that came unasked and do not decide are only trained on.
+    Labels that cannot be right stay in the log, and those of a lot until nearly all of it have come: the first may be those
+    of wrong answers, and a holdout of them would favour whatever answers otherwise. Those that came unasked and do not
+    decide are only trained on.
     """
     log = open_log(workspace.settings.prediction_log)
     try:
         rule = label_rule_of_sources(workspace)
         decides = unasked_labels(workspace, log, rule).decides
         examples = labelled_examples(log, workspace.params.task.name, rule, unasked=decides)
+        waiting = awaited(log, workspace.params.task.name, datetime.now(UTC), rule)
     finally:
         log.dispose()
-    return write_jsonl(workspace.root / TRAFFIC, examples)
+    return write_jsonl(workspace.root / TRAFFIC, [row for row in examples if row.id not in waiting])
 
 
 def read_split(workspace: Workspace, name: str) -> list[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,9 +12,20 @@ from perpetune.evaluation.costs import RefreshEconomics
 from perpetune.evaluation.economics.equal_quality import SystemCost
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import balanced_evidence, paired_evidence, recalls
-from perpetune.evaluation.slices import Slice, joined, labels_of, paired_scores, slices
+from perpetune.evaluation.pooled_slices import pools
+from perpetune.evaluation.scores.mistake_costs import COST_SCORE
+from perpetune.evaluation.slices import (
+    Slice,
+    inputs_of_slices,
+    joined,
+    labels_of,
+    paired_scores,
+    right_by_label,
+    slices,
+)
 from perpetune.loop.assess.anchor import anchor_of
 from perpetune.loop.assess.assess import Assessment
+from perpetune.loop.assess.holdout_uses import count_verdict, uses_before
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
@@ -25,7 +36,16 @@ from perpetune.params import PromoteParams, SplitParams
 from perpetune.policy.choice import SERVED, Choice, choose
 from perpetune.policy.costs import AnswerCost
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import Anchor, HostedComparison, PairedEvidence, PromotionEvidence, Rival
+from perpetune.policy.promotion import (
+    Anchor,
+    CostEvidence,
+    HostedComparison,
+    PairedEvidence,
+    PromotionEvidence,
+    Recall,
+    Rival,
+    has_floor,
+)
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_requests import count_unasked
@@ -115,6 +135,7 @@ def decide(
         ids=ids,
         system=choice.system,
     )
+    count_verdict(run, assessment.evaluations, uses_before(workspace, run))
     log_decision(run, decision)
     tag_versions(decision)
     return decision
@@ -179,11 +200,11 @@ def promotion_evidence(assessment: Assessment, rules: PromoteParams) -> Promotio
         evidence,
         rivals={name: rival for name, rival in rivals.items() if rival is not None},
         hosted=_against_hosted(assessment, rules),
-        costs=_costs(assessment.economics) if assessment.economics else {},
+        answer_costs=_answer_costs(assessment.economics) if assessment.economics else {},
     )
 
 
-def _costs(economics: RefreshEconomics) -> dict[str, AnswerCost]:
+def _answer_costs(economics: RefreshEconomics) -> dict[str, AnswerCost]:
     return {cost.name: _answer_cost(cost, economics.confidence) for cost in economics.systems}
 
 
@@ -233,11 +254,14 @@ def _against(
     on = {name: each for name, each in held_out.items() if against in each.scored and subject in each.scored}
     found = {name: paired_evidence(paired_scores(each, against, subject), params, rules) for name, each in on.items()}
     sliced = slices(on.values(), against, subject)
-    tested = {name: scores for name, scores in sliced.items() if len(scores.ours) >= rules.slice_rows}
-    small = {name: len(scores.ours) for name, scores in sliced.items() if name not in tested}
+    small = {name: len(scores.ours) for name, scores in sliced.items() if len(scores.ours) < rules.slice_rows}
+    inputs = inputs_of_slices(on.values(), against, subject) if small else {}
+    pooled = pools({name: inputs[name] for name in small}, rules.slice_rows)
+    tested = {name: scores for name, scores in sliced.items() if name not in small}
+    tested |= {name: joined(sliced[member] for member in members) for name, members in pooled.items()}
+    alone = {name: rows for name, rows in small.items() if not any(name in members for members in pooled.values())}
     gaining = on["recent"] if against == "champion" and "recent" in on else on["frozen"]
     balanced = _balanced([gaining], against, subject, rules) if assessment.balanced else None
-    labels = {name.removeprefix("label "): scores for name, scores in sliced.items() if name.startswith("label ")}
     return PromotionEvidence(
         frozen=found["frozen"],
         recent=found.get("recent"),
@@ -249,12 +273,34 @@ def _against(
             if subject == "challenger" or "leakage" in name  # other limits were measured for the challenger only
         },
         balanced=balanced,
-        recalls=recalls(labels, rules.alpha, serves=against == "champion") if assessment.balanced else {},
-        small=small,
+        recalls=_recalls(assessment, on.values(), against, subject, rules),
+        small=alone,
+        pooled=pooled,
         untrained=against == "base" or assessment.champion_system in UNTRAINED,
         refitted=against == "champion" and assessment.champion_system == "linear",
         subject=SUBJECTS[subject],
         metric=_metric(assessment),
+        costs=_costs(on["frozen"], against, subject),
+        uses=assessment.uses,
+    )
+
+
+def _recalls(
+    assessment: Assessment, evaluations: Iterable[Evaluation], against: str, subject: str, rules: PromoteParams
+) -> dict[str, Recall]:
+    """Of all labels if the metric treats rare ones apart, else of those with a floor of their own."""
+    found = right_by_label(evaluations, against, subject)
+    if not (assessment.balanced or rules.costs is not None):
+        found = {label: scores for label, scores in found.items() if has_floor(label, rules)}
+    return recalls(found, rules.alpha, serves=against == "champion")
+
+
+def _costs(frozen: Evaluation, against: str, subject: str) -> CostEvidence | None:
+    """What mistakes cost on the frozen holdout, if costs are set."""
+    if frozen.costs is None:
+        return None
+    return CostEvidence(
+        frozen.mistake_cost(subject, frozen.costs), frozen.mistake_cost(against, frozen.costs), frozen.costs.largest
     )
 
 
@@ -310,4 +356,6 @@ def _language_models(assessment: Assessment, linear: str, rules: PromoteParams) 
 def _metric(assessment: Assessment) -> str:
     if assessment.balanced:
         return "balanced accuracy"
+    if assessment.evaluations["frozen"].costs is not None:
+        return COST_SCORE
     return assessment.evaluations["frozen"].main_metric.replace("_f1", " F1").replace("_", " ")

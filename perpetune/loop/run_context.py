@@ -7,6 +7,7 @@ docs/decisions/0005-a-broken-refresh-goes-on-in-its-run.md.
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -160,6 +161,8 @@ def settings_of(workspace: Workspace, kind: Kind | Literal["tune"]) -> dict[str,
     values = workspace.params.model_dump(mode="json", include=set(sections))
     if schema := workspace.params.task.output_schema:
         values.get("task", {}).update(output_schema=to_text(schema))  # MLflow rejects many key names of a schema
+    promote = values.get("promote", {})
+    promote.update({name: json.dumps(promote[name]) for name in ("costs", "recall_floors") if promote.get(name)})
     return dict(_flat(values))
 
 

@@ -84,7 +84,7 @@ def _tag_version(decision: Decision, version: str, outcome: str) -> None:
     if "decision" in registry.get(decision.task, version).tags:
         return
     line = headline(decision) if outcome == decision.outcome else outcome
-    costs = cost_table(decision.evidence.get("costs", {}))
+    costs = cost_table(decision.evidence.get("answer_costs", {}))
     described = "\n\n".join(filter(None, (f"{outcome}: {' '.join(decision.reasons)}", costs)))
     registry.describe_version(decision.task, version, described)
     tags = {"decision.reason": decision.reason, "decision.line": line, "decision": outcome}

@@ -2,6 +2,7 @@
 
 from perpetune.params.read import as_yaml as as_yaml
 from perpetune.params.read import load_params as load_params
+from perpetune.params.sections import ANY_ANSWER as ANY_ANSWER
 from perpetune.params.sections import BaseParams as BaseParams
 from perpetune.params.sections import CleanParams as CleanParams
 from perpetune.params.sections import CurateParams as CurateParams
@@ -32,3 +33,4 @@ from perpetune.params.sections import TaskParams as TaskParams
 from perpetune.params.sections import TrainParams as TrainParams
 from perpetune.params.sections import TuneParams as TuneParams
 from perpetune.params.sections import WatchParams as WatchParams
+from perpetune.params.sections import unknown_labels as unknown_labels

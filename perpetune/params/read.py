@@ -135,7 +135,7 @@ def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
 
 def _sentence(error: ErrorDetails, path: Path, node: yaml.Node | None) -> str:
     location = [part for part in error["loc"] if isinstance(part, (str, int)) and part != NUMBER]
-    if error["type"] == "json_schema":
+    if error["type"] in ("json_schema", "deep"):
         location += error["ctx"]["path"]
         return f"{path}:{_line(node, location)}: {position(tuple(location))}: {error['msg']}"
     field = ".".join(str(part) for part in location) or "(the whole file)"

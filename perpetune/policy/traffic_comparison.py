@@ -10,12 +10,21 @@ from dataclasses import dataclass, replace
 
 from perpetune.params import PromoteParams
 from perpetune.policy.outweighing import gain_outweighs_loss
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, TrafficEvidence, gain_worth_finding, harms
-from perpetune.policy.verdict import Verdict
+from perpetune.policy.promotion import (
+    PairedEvidence,
+    PromotionEvidence,
+    TrafficEvidence,
+    anchor_test,
+    gain_worth_finding,
+    harms,
+    rules_for_costs,
+)
+from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.policy.wording import interval, points, versus_alpha
 from perpetune.statistics.disagreements import gain_labels, guard_labels, upper_ratio
 
 EARLIER = "earlier traffic and the frozen holdout"
+MOST_TRAFFIC = 4  # times `promote.traffic_rows` are answered if few answers differ
 TOP_UP = 40  # labels of another look, if the one before was enough by plan and nearly showed the gain
 DOUBT = 0.84  # standard errors by which the frozen holdout alone must contradict the guard to block it (20% one-sided)
 
@@ -50,11 +59,16 @@ def should_promote_on_traffic(evidence: PromotionEvidence, rules: PromoteParams)
     possible loss. Harm on holdouts and slices and exceeded limits reject as in `should_promote`.
     """
     assert evidence.traffic is not None
+    rules = rules_for_costs(evidence, rules)
     gaining, guarding = _gain(evidence, evidence.traffic, rules), _guard(evidence, evidence.traffic, rules)
     sentences = [each.sentence for each in sorted((gaining, guarding), key=lambda each: each.passed)]
     rule = _rule(evidence, evidence.traffic, rules)
     if harm := _harms(evidence, evidence.traffic, rules):
         return Verdict("reject", (*harm, *sentences), rule)
+    anchoring = anchor_test(evidence, rules)
+    if anchoring is not None and not anchoring.passed:  # labels of traffic say nothing of the anchor
+        outcome: Outcome = "reject" if anchoring.lack is None else "collect more labels"
+        return Verdict(outcome, (anchoring.lack or anchoring.sentence, anchoring.sentence, *sentences), rule)
     if gaining.passed and guarding.passed:
         return Verdict("promote", tuple(sentences), rule)
     failed = [each for each in (gaining, guarding) if not each.passed]
@@ -68,7 +82,11 @@ def should_promote_on_traffic(evidence: PromotionEvidence, rules: PromoteParams)
 def labels_to_ask(evidence: PromotionEvidence, rules: PromoteParams) -> LabelPlan:
     """The labels that both tests lack, within `promote.disagreement_labels`; those for the gain come first."""
     assert evidence.traffic is not None
+    rules = rules_for_costs(evidence, rules)
     gaining, guarding = _gain(evidence, evidence.traffic, rules), _guard(evidence, evidence.traffic, rules)
+    anchoring = anchor_test(evidence, rules)
+    if anchoring is not None and not anchoring.passed:
+        return LabelPlan(0, 0)
     if _harms(evidence, evidence.traffic, rules) or any(
         not each.passed and each.lack is None for each in (gaining, guarding)
     ):
@@ -76,6 +94,34 @@ def labels_to_ask(evidence: PromotionEvidence, rules: PromoteParams) -> LabelPla
     wanted = [0 if each.passed else (each.lack or 0) for each in (gaining, guarding)]
     recent = min(wanted[0], rules.disagreement_labels)
     return LabelPlan(recent, min(wanted[1], rules.disagreement_labels - recent))
+
+
+def wanted_gain(evidence: PromotionEvidence, rules: PromoteParams) -> float:
+    """The gain worth finding on recent traffic: half of the errors on the recent holdout or on both, whichever is less.
+
+    A small holdout of a model that is nearly always right has few errors, and by chance many more than usual.
+    """
+    holdouts = [each for each in (evidence.frozen, evidence.recent) if each is not None and each.other is not None]
+    rows = sum(each.rows for each in holdouts)
+    if not rows:
+        return gain_worth_finding(evidence.frozen, rules)
+    both = sum(each.rows * (each.other or 0.0) for each in holdouts) / rows
+    newest = (evidence.recent or evidence.frozen).other or 0.0
+    return gain_worth_finding(replace(evidence.frozen, other=max(both, newest)), rules)
+
+
+def rows_to_answer(evidence: PromotionEvidence, differing: int, rows: int, rules: PromoteParams) -> int:
+    """How many recent requests both should answer, if they answer `differing` of the first `rows` differently.
+
+    So many as hold the disagreements whose labels show the gain; at most `MOST_TRAFFIC` times `promote.traffic_rows`. The
+    number depends on which answers differ, not on which are right, so that the sign test on the labels keeps its level.
+    """
+    rules = rules_for_costs(evidence, rules)
+    wanted = wanted_gain(evidence, rules)
+    ratio = max(differing / max(rows, 1), wanted)
+    needed = gain_labels(ratio, wanted, alpha=rules.alpha / 2, power=_power(rules)) or 0
+    most = MOST_TRAFFIC * rules.traffic_rows
+    return min(most, max(rows, math.ceil(min(needed, rules.disagreement_labels) / ratio)))
 
 
 def level(traffic: TrafficEvidence, rules: PromoteParams) -> float:
@@ -98,7 +144,7 @@ def _gain(evidence: PromotionEvidence, traffic: TrafficEvidence, rules: PromoteP
         f"On recent traffic {evidence.subject} {claim} the {evidence.against}: the difference is {_difference(paired)}, "
         f"one-sided p {paired.p_value:.3g} {versus_alpha(paired.p_value, alpha)}."
     )
-    wanted = gain_worth_finding(replace(paired, other=(evidence.recent or evidence.frozen).other), rules)
+    wanted = wanted_gain(evidence, rules)
     differing, labels = paired.differing or 0, paired.labels or 0
     ratio = differing / paired.rows
     if paired.interval.high < wanted or upper_ratio(differing, paired.rows, alpha) < wanted:

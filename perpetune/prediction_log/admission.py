@@ -77,6 +77,14 @@ def newly_admitted(
     return [row for row in judging if row.label is not None], found[0].number if found else after
 
 
+def awaited(log: Engine, task: str, now: datetime, rule: LabelRule = ANY_LABEL) -> set[str]:
+    """Labelled requests of lots whose other labels are still to come: the first ones may be those of wrong answers."""
+    with log.connect() as connection:
+        known = _known(connection, task, None, rule.accepted(connection, task))
+    ripe_until = _ripe_until(known, now)
+    return {row.id for row in _labelled(known.rows) if _key(row) is not None and not _is_ripe(row, ripe_until)}
+
+
 def settled_until(
     connection: Connection, task: str, version: str | None, now: datetime, accepted: ColumnElement[bool]
 ) -> datetime:

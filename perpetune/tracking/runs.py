@@ -409,6 +409,12 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
     return run_ref(found.experiment_id, runs[0].info.run_id), (runs[0].info.end_time or 0) / 1000
 
 
+def newest_tagged(experiment: str, key: str, *, but: str) -> str | None:
+    """The id of the newest run that has the tag, but for one run; None if there is none."""
+    found = _runs(experiment, f"tags.`{key}` != ''", 2)
+    return next((each.info.run_id for each in found if each.info.run_id != but), None)
+
+
 def newest_ended(experiment: str, kind: str) -> EndedRun | None:
     """The newest run tagged `perpetune.kind`=kind that has ended, whether it succeeded, failed or was killed."""
     found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'RUNNING'", 1)

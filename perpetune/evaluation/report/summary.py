@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from perpetune.evaluation.costs import Economics, times_as_much
 from perpetune.evaluation.economics.wording import dollars
@@ -54,6 +54,16 @@ def summarise(
         _cost(subject, economics),
     ]
     return tuple(each for each in sentences if each)
+
+
+def cost_sentences(subject: str, costs: Mapping[str, float]) -> Iterator[str]:
+    """What an answer of `subject` costs by `promote.costs`, beside the other systems; nothing if no costs are set."""
+    others = [other for other in RIVALS if other in costs]
+    if subject in costs:
+        beside = ", ".join(f"of {phrase(other)} {costs[other]:.3g}" for other in others)
+        yield f"Mistakes cost {costs[subject]:.3g} for each answer of {phrase(subject)} (promote.costs)" + (
+            f", {beside}." if beside else "."
+        )
 
 
 def _linear_model(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.evaluation.evidence import paired_evidence
-from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.slices import Slice
 from perpetune.loop.watch.reference import answers
 from perpetune.params import EvaluateParams, PromoteParams
@@ -37,8 +36,9 @@ def anchor_of(
     anchor = best_of({version: scores for version, scores in known.items() if scores}, params, rules)
     if anchor is None or (champion is not None and anchor == champion.version):
         return None
-    challenger = frozen.scored["challenger"]
-    ours = dict(zip(challenger.ids, challenger.scores, strict=True))
+    challenger, rows = frozen.scored["challenger"], {row.id: row for row in frozen.rows}
+    texts = zip(challenger.ids, challenger.texts, strict=True)
+    ours = {name: frozen.gate_score(rows[name], text) for name, text in texts}
     common = sorted(set(known[anchor]) & set(ours))
     if not common:
         return None
@@ -74,8 +74,4 @@ def _scores(version: Version, frozen: Evaluation, folder: Path) -> dict[str, flo
     """Its recorded answers to the frozen rows, scored by the labels of now."""
     system = version.tags.get(registry.EVALUATED_AS, "challenger")
     outputs = {each.id: each.output for each in answers(version.run_id, system, folder) if each.holdout == "frozen"}
-    return {
-        row.id: max(frozen.scoring.score(tidy(right), outputs[row.id]) for right in row.right_outputs)
-        for row in frozen.rows
-        if row.id in outputs
-    }
+    return {row.id: frozen.gate_score(row, outputs[row.id]) for row in frozen.rows if row.id in outputs}

@@ -20,6 +20,7 @@ from perpetune.evaluation.recorded_answers import hosted_answers
 from perpetune.evaluation.recorded_answers import recorded_answers as read_recorded_answers
 from perpetune.evaluation.report.report import figures, write_report
 from perpetune.evaluation.report.style import write_png
+from perpetune.evaluation.scores.mistake_costs import cost_scoring, mistake_costs
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.evaluation.systems import LINEAR
@@ -29,13 +30,14 @@ from perpetune.inference.predictor import load_predictor
 from perpetune.loop.assess.answering import IsBehind, Log, predict_until_clear, with_progress
 from perpetune.loop.assess.costs import log_economics
 from perpetune.loop.assess.golden_prompts import serving_facts
+from perpetune.loop.assess.holdout_uses import uses_before, uses_of
 from perpetune.loop.assess.systems import LinearModel, Systems, adapters, held_out_rows, load_systems, prompted_systems
 from perpetune.loop.assess.vetoes import measured_limits
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
 from perpetune.model.release import EVALUATED, ModelCard, ServingFacts, System
-from perpetune.policy.promotion import Limit
+from perpetune.policy.promotion import HoldoutUse, Limit
 from perpetune.records import Example, RecordedAnswer, to_json, write_jsonl
 from perpetune.statistics.balanced_accuracy import compare_balanced
 from perpetune.statistics.calibration import calibration
@@ -64,6 +66,7 @@ class Assessment:
 
     `balanced`: the gate's metric is balanced accuracy. `candidates` are the other systems that could serve, by name.
     `economics` is what the answers and the refresh cost; None if no held-out row was answered.
+    `uses`: how often the rows of each holdout decided before.
     """
 
     evaluations: dict[str, Evaluation]
@@ -73,6 +76,7 @@ class Assessment:
     balanced: bool = False
     candidates: Mapping[str, Candidate] = field(default_factory=dict)
     economics: RefreshEconomics | None = None
+    uses: Mapping[str, HoldoutUse] = field(default_factory=dict)
 
 
 def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str, log: Log) -> Assessment:
@@ -109,6 +113,7 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
         champion.system if champion else "tuned",
         balanced,
         candidates,
+        uses_of(evaluations, uses_before(workspace, run)),
     )
     found = log_economics(workspace, run, challenger, evaluations, time.monotonic() - began)
     assessment = replace(assessment, economics=found)
@@ -117,9 +122,9 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
 
 
 def is_balanced(workspace: Workspace, card: ModelCard, train: Sequence[Example]) -> bool:
-    """Whether the gate uses balanced accuracy: `promote.metric`, or for "auto" if a label is rare."""
+    """Whether the gate uses balanced accuracy: `promote.metric`, or for "auto" if a label is rare and no costs are set."""
     metric = workspace.params.promote.metric
-    if card.kind != "classification" or metric == "accuracy":
+    if card.kind != "classification" or metric == "accuracy" or workspace.params.promote.costs is not None:
         return False
     return metric == "balanced_accuracy" or is_imbalanced(Counter(tidy(row.output) for row in train))
 
@@ -166,7 +171,8 @@ def _is_behind(
 ) -> IsBehind:
     """A test of whether a system is behind the best trained one by more than `promote.simpler_margin`."""
     params, simpler = workspace.params.evaluate, workspace.params.promote.simpler_margin
-    scoring = scoring_of(card.kind, card.output_schema)
+    costs = mistake_costs(workspace.params.promote.costs)
+    scoring = cost_scoring(costs) if costs else scoring_of(card.kind, card.output_schema)
     whole = [name for name in answers if name in TRAINED and None not in answers[name]]
     trained = [score_answers(name, rows, answers[name], card.kind, scoring) for name in whole]
     best = max(trained, key=lambda scored: sum(scored.scores))
@@ -303,6 +309,7 @@ def _log_assessment(
         "compared with": f"champion {assessment.champion}"
         if assessment.champion
         else "the base, because there is no champion yet",
+        **{f"{name} holdout": str(use) for name, use in assessment.uses.items()},
         "MLflow run": run.url,
     }
     task = workspace.params.task.name

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from perpetune.classifiers.linear import load_linear_model
 from perpetune.curation.sources import is_traffic
 from perpetune.evaluation.evaluate import Evaluation, common_positions
 from perpetune.evaluation.scores.scoring import Scoring, scoring_of
+from perpetune.evaluation.slices import paired_scores
 from perpetune.inference.predictor import load_predictor
 from perpetune.loop.assess.answering import Log, Predict, with_progress
 from perpetune.loop.assess.assess import Assessment
@@ -19,9 +20,12 @@ from perpetune.loop.disagreements.comparison import Disagreement, TrafficCompari
 from perpetune.loop.disagreements.pool import as_example, stored_pool
 from perpetune.loop.fine_tune import Challenger
 from perpetune.policy.choice import choose
+from perpetune.policy.traffic_comparison import rows_to_answer
 from perpetune.records import Example, Prediction
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace
+
+Answers = Mapping[str, tuple[str, str]]  # of champion and challenger, by request
 
 FEWEST = 100  # requests that are worth loading the model for
 
@@ -45,29 +49,48 @@ def compare_on_traffic(
     pool = stored_pool(workspace, learned, _age_of_recent_holdout(assessment))
     if len(pool.recent) < FEWEST or assessment.champion is None:
         return None
-    rows = [*pool.recent, *pool.earlier]
-    log(f"champion and challenger answer {len(rows):,} stored requests, to find those worth a label")
-    ours, theirs = _answers(workspace, challenger, rows, log)
-    texts = {row.id: (their, our) for row, their, our in zip(rows, theirs, ours, strict=True)}
-    task = workspace.params.task
-    scoring = scoring_of(task.kind, task.output_schema)
-
-    def sample(some: Sequence[Prediction], holdout: str) -> TrafficSample:
-        found = [
-            Disagreement(request_id=row.id, champion=texts[row.id][0], challenger=texts[row.id][1]) for row in some
-        ]
-        differing = tuple(each for each in found if differ(scoring, each.champion, each.challenger))
-        held_out, differences = _held_out(assessment.evaluations.get(holdout))
-        return TrafficSample(
-            rows=len(some), differing=differing, held_out=held_out, held_out_differing=tuple(differences)
-        )
-
+    rules, task = workspace.params.promote, workspace.params.task
+    first, rest = pool.recent[: rules.traffic_rows], pool.recent[rules.traffic_rows :]
+    scoring, texts = scoring_of(task.kind, task.output_schema), _texts_of(workspace, challenger, log)
+    answers = texts([*first, *pool.earlier])
+    recent, earlier = (_sample(some, answers, scoring) for some in (first, pool.earlier))
+    evidence = promotion_evidence(assessment, rules)
+    more = rest[: rows_to_answer(evidence, len(recent.differing), recent.rows, rules) - recent.rows]
+    if more:
+        recent = _sample((*first, *more), answers | texts(more), scoring)
     return TrafficComparison(
         champion=assessment.champion,
         challenger=version,
-        recent=sample(pool.recent, "recent"),
-        earlier=sample(pool.earlier, "frozen"),
+        recent=_with_holdout(recent, assessment.evaluations.get("recent")),
+        earlier=_with_holdout(earlier, assessment.evaluations.get("frozen")),
     )
+
+
+def _sample(rows: Sequence[Prediction], answers: Answers, scoring: Scoring) -> TrafficSample:
+    found = [
+        Disagreement(request_id=row.id, champion=answers[row.id][0], challenger=answers[row.id][1]) for row in rows
+    ]
+    return TrafficSample(
+        rows=len(rows), differing=tuple(each for each in found if differ(scoring, each.champion, each.challenger))
+    )
+
+
+def _with_holdout(sample: TrafficSample, evaluation: Evaluation | None) -> TrafficSample:
+    held_out, differences = _held_out(evaluation)
+    return sample.model_copy(update={"held_out": held_out, "held_out_differing": tuple(differences)})
+
+
+def _texts_of(
+    workspace: Workspace, challenger: Challenger, log: Log
+) -> Callable[[Sequence[Prediction]], dict[str, tuple[str, str]]]:
+    """Answers requests: the texts of champion and challenger, by request."""
+
+    def texts(rows: Sequence[Prediction]) -> dict[str, tuple[str, str]]:
+        log(f"champion and challenger answer {len(rows):,} stored requests, to find those worth a label")
+        ours, theirs = _answers(workspace, challenger, rows, log)
+        return {row.id: (their, our) for row, their, our in zip(rows, theirs, ours, strict=True)}
+
+    return texts
 
 
 def differ(scoring: Scoring, one: str, other: str) -> bool:
@@ -86,11 +109,11 @@ def _held_out(evaluation: Evaluation | None) -> tuple[int, list[float]]:
     if evaluation is None or not {"champion", "challenger"} <= set(evaluation.scored):
         return 0, []
     theirs, ours = evaluation.scored["champion"], evaluation.scored["challenger"]
-    positions = common_positions(theirs, ours)
+    positions, scores = common_positions(theirs, ours), paired_scores(evaluation, "champion", "challenger")
     their_texts, our_texts = (dict(zip(each.positions, each.texts, strict=True)) for each in (theirs, ours))
     differences = [
         our - their
-        for position, their, our in zip(positions, theirs.at(positions), ours.at(positions), strict=True)
+        for position, their, our in zip(positions, scores.theirs, scores.ours, strict=True)
         if our != their or differ(evaluation.scoring, their_texts[position], our_texts[position])
     ]
     return len(positions), differences

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter
 from sqlalchemy import Engine
 
+from perpetune.evaluation.scores.mistake_costs import gate_metric, mistake_costs
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.loop.disagreements.comparison import TrafficComparison, TrafficSample
 from perpetune.loop.label_rule import label_rule
@@ -185,7 +186,8 @@ def _comparison(workspace: Workspace, run_id: str) -> TrafficComparison | None:
 def _differences(workspace: Workspace, compared: TrafficComparison) -> dict[str, float]:
     """Challenger minus champion, by request, of the disagreements that are labelled."""
     task = workspace.params.task
-    score = scoring_of(task.kind, task.output_schema).score
+    costs = mistake_costs(workspace.params.promote.costs)
+    score = gate_metric(scoring_of(task.kind, task.output_schema), costs)
     log: Engine = open_log(workspace.settings.prediction_log)
     try:
         asked = [each.request_id for each in compared.asked()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from perpetune.curation.dedup_key import DedupKey, input_key
+from perpetune.policy.traffic_comparison import MOST_TRAFFIC
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Example, Prediction
@@ -34,19 +35,26 @@ def stored_pool(workspace: Workspace, learned: Iterable[Example], since: datetim
         stored = recent_predictions(log, params.task.name, limit=NEWEST)
     finally:
         log.dispose()
-    return divided(stored, {input_key(row) for row in learned}, since, params.promote.traffic_rows, params.split.seed)
+    most = params.promote.traffic_rows
+    known = {input_key(row) for row in learned}
+    return divided(stored, known, since, MOST_TRAFFIC * most, most, params.split.seed)
 
 
 def divided(
-    stored: Sequence[Prediction], learned: Collection[DedupKey], since: datetime | None, most: int, seed: int
+    stored: Sequence[Prediction],
+    learned: Collection[DedupKey],
+    since: datetime | None,
+    recent_rows: int,
+    earlier_rows: int,
+    seed: int,
 ) -> Pool:
-    """At most `most` requests of each time, of which no two are of one user or have one input."""
+    """At most so many requests of each time, of which no two are of one user or have one input."""
     free = [row for row in stored if row.label is None and _key(row) not in learned]
     if since is None and free:
         since = free[len(free) // 2].time
     recent = [row for row in free if since is not None and row.time >= since]
     earlier = [row for row in free if since is not None and row.time < since]
-    return Pool(_drawn(recent, most, seed), _drawn(earlier, most, seed))
+    return Pool(_drawn(recent, recent_rows, seed), _drawn(earlier, earlier_rows, seed))
 
 
 def _drawn(rows: Sequence[Prediction], most: int, seed: int) -> tuple[Prediction, ...]:

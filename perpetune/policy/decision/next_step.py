@@ -143,8 +143,8 @@ def _rejected(decision: Decision) -> Iterator[str]:
         )
     if missed:
         yield (
-            f"`perpetune ingest FILE` more examples of {_list(missed)}, then `perpetune refresh`; promote.min_recall sets "
-            "how many must be found."
+            f"`perpetune ingest FILE` more examples of {_list(missed)}, then `perpetune refresh`; {_floor_setting(decision)} "
+            "sets how many must be found."
         )
     if not (settings or harmed or missed):
         yield f"{_kept(decision)}; more examples (`perpetune ingest FILE`) or other settings may do better: {TUNE}."
@@ -179,8 +179,13 @@ def _harmed_slices(decision: Decision) -> list[str]:
 
 def _missed_labels(decision: Decision) -> list[str]:
     """Rare labels that the reasons say are hardly found."""
-    floors = " ".join(reason for reason in decision.reasons if "promote.min_recall" in reason)
+    floors = " ".join(reason for reason in decision.reasons if "below the floor" in reason)
     return [f"label {name}" for name in decision.evidence.get("recalls") or {} if f"rows labelled {name} (" in floors]
+
+
+def _floor_setting(decision: Decision) -> str:
+    reasons = " ".join(decision.reasons)
+    return "promote.recall_floors" if "promote.recall_floors" in reasons else "promote.min_recall"
 
 
 def _approval(decision: Decision) -> Iterator[str]:

@@ -115,3 +115,113 @@ def test_spam_that_is_not_found_is_not_promoted() -> None:
     assert choice.system != "challenger"
     assert any("finds 9.1% of the 11 rows labelled spam" in reason for reason in choice.verdict.reasons)
     assert "label spam (11 rows)" in " ".join(choice.verdict.reasons)
+
+
+COSTS = {"fraud": {"*": 50.0}}
+
+
+def answered(
+    expected: list[str], given: dict[str, list[str]], source: str, costs: dict[str, dict[str, float]] | None
+) -> Evaluation:
+    rows = [
+        Example(input=f"row {n}", output=label, id=f"{source}-{n}", group=f"{source}-{n}", source=source)
+        for n, label in enumerate(expected)
+    ]
+    answers = {name: [Answer(text, None, None, 9, 1, "stop", 0.1) for text in some] for name, some in given.items()}
+    rules = RULES.model_copy(update={"costs": costs})
+    return evaluate(rows, answers, [], "classification", PARAMS.evaluate, None, rules)
+
+
+def frauds(costs: dict[str, dict[str, float]] | None, *, champion_finds: int, challenger_finds: int) -> Assessment:
+    """Of 400 rows 80 are frauds. What finds more frauds calls more of the legitimate rows frauds: one for each two."""
+    expected = ["fraud"] * 80 + ["legitimate"] * 320
+
+    def finding(frauds: int) -> list[str]:
+        wrong = 20 + frauds // 2
+        return ["fraud"] * frauds + ["legitimate"] * (80 - frauds) + ["fraud"] * wrong + ["legitimate"] * (320 - wrong)
+
+    given = {"champion": finding(champion_finds), "challenger": finding(challenger_finds)}
+    found = {holdout: answered(expected, given, holdout, costs) for holdout in ("frozen", "recent")}
+    return Assessment(found, "1", {})
+
+
+def test_with_costs_a_gate_promotes_what_misses_fewer_dear_mistakes() -> None:
+    rules = RULES.model_copy(update={"costs": COSTS})
+    evidence = promotion_evidence(frauds(COSTS, champion_finds=40, challenger_finds=70), rules)
+    verdict = should_promote(evidence, rules)
+    assert verdict.outcome == "promote"
+    assert evidence.frozen.difference == pytest.approx((30 * 50 - 15) / 400 / 50)
+    assert evidence.metric == "cost score"
+    said = "On the frozen holdout mistakes cost 1.39 for each answer of the challenger and 5.1 for each of the champion"
+    assert any(reason.startswith(said) for reason in verdict.reasons)
+
+
+def test_with_costs_a_gate_rejects_what_is_right_more_often_and_misses_frauds() -> None:
+    expected = ["fraud"] * 80 + ["legitimate"] * 320
+    champion = ["fraud"] * 76 + ["legitimate"] * 4 + ["fraud"] * 60 + ["legitimate"] * 260
+    challenger = ["fraud"] * 62 + ["legitimate"] * 18 + ["fraud"] * 6 + ["legitimate"] * 314
+    cases: list[tuple[dict[str, dict[str, float]] | None, str]] = [(None, "promote"), (COSTS, "reject")]
+    for costs, outcome in cases:
+        rules = RULES.model_copy(update={"costs": costs, "slice_margin": 0.3})
+        given = {"champion": champion, "challenger": challenger}
+        found = {name: answered(expected, given, name, costs) for name in ("frozen", "recent")}
+        evidence = promotion_evidence(Assessment(found, "1", {}), rules)
+        assert should_promote(evidence, rules).outcome == outcome
+
+
+def test_costs_of_one_are_as_none(assessment: Assessment) -> None:
+    plain = frauds(None, champion_finds=40, challenger_finds=70)
+    alike = frauds({}, champion_finds=40, challenger_finds=70)
+    one, other = promotion_evidence(plain, RULES), promotion_evidence(alike, RULES.model_copy(update={"costs": {}}))
+    assert (one.frozen, one.recent, one.slices) == (other.frozen, other.recent, other.slices)
+
+
+def test_on_a_slice_costs_are_part_of_what_there_is_to_lose() -> None:
+    """Fifty times as cheap, and still a third of the legitimate rows lost."""
+    rules = RULES.model_copy(update={"costs": COSTS})
+    expected = ["fraud"] * 80 + ["legitimate"] * 320
+    given = {"champion": list(expected), "challenger": ["fraud"] * 180 + ["legitimate"] * 220}
+    found = {name: answered(expected, given, name, COSTS) for name in ("frozen", "recent")}
+    evidence = promotion_evidence(Assessment(found, "1", {}), rules)
+    assert evidence.slices["label legitimate"].difference == pytest.approx(-100 / 320)
+    verdict = should_promote(evidence, rules)
+    assert any(reason.startswith("On label legitimate the challenger is worse") for reason in verdict.reasons)
+
+
+def test_a_floor_of_its_own_holds_a_label_whatever_the_metric() -> None:
+    found = frauds(None, champion_finds=60, challenger_finds=50)
+    assert promotion_evidence(found, RULES).recalls == {}
+    rules = RULES.model_copy(update={"recall_floors": {"Fraud": 0.8}, "min_recall": None})
+    evidence = promotion_evidence(found, rules)
+    assert list(evidence.recalls) == ["fraud"]
+    verdict = should_promote(evidence, rules)
+    assert verdict.outcome == "reject"
+    assert any("below the floor of 80% (promote.recall_floors)" in reason for reason in verdict.reasons)
+
+
+def test_small_labels_of_similar_inputs_are_tested_together_and_named() -> None:
+    """Twelve labels of five rows each, of which none could be tested alone: the challenger loses those about cards."""
+    labels = [f"{thing} {n}" for thing in ("card", "money") for n in range(6)]
+    rows = [
+        Example(input=f"my {label.split()[0]}", output=label, id=f"{label}-{n}", group=f"{label}-{n}", source="files")
+        for label in labels
+        for n in range(5)
+    ]
+    answers = {
+        "champion": [Answer(row.output, None, None, 9, 1, "stop", 0.1) for row in rows],
+        "challenger": [
+            Answer("other" if row.output.startswith("card") else row.output, None, None, 9, 1, "stop", 0.1)
+            for row in rows
+        ],
+    }
+    found = {"frozen": evaluate(rows, answers, [], "classification", PARAMS.evaluate)}
+    evidence = promotion_evidence(Assessment(found, "1", {}), RULES)
+    assert evidence.small == {}
+    assert {tuple(sorted({name.split()[1] for name in some})) for some in evidence.pooled.values()} == {
+        ("card",),
+        ("money",),
+    }
+    verdict = should_promote(evidence, RULES)
+    harmed = [reason for reason in verdict.reasons if reason.startswith("On labels card 0, card 1 and 4 more ")]
+    assert verdict.outcome == "reject" and harmed
+    assert any(reason.startswith("Tested together, because") for reason in verdict.reasons)

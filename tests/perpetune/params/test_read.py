@@ -185,3 +185,46 @@ def test_variables_of_the_chat_template(tmp_path: Path) -> None:
         path = write(tmp_path, TASK + f"base: {{model: 'path:x', chat_template_kwargs: {{{name}: 1}}}}\n")
         with pytest.raises(PerpetuneError, match=f"{name} is no variable of a chat template"):
             load_params(path)
+
+
+LABELLED = TASK.replace("generation", "classification") + "  labels: [fraud, legitimate]\n"
+
+
+def test_costs_of_any_wrong_answer_and_of_named_ones(tmp_path: Path) -> None:
+    text = LABELLED + "promote:\n  costs: {fraud: 50, legitimate: {fraud: 2}}\n  recall_floors: {Fraud: 0.9}\n"
+    params = load_params(write(tmp_path, text))
+    assert params.promote.costs == {"fraud": {"*": 50}, "legitimate": {"fraud": 2}}
+    assert load_params(write(tmp_path, as_yaml(params))) == params
+
+
+@pytest.mark.parametrize(
+    ("promote", "said"),
+    [
+        ("costs:\n    froud: 50\n", "9: promote.costs.froud: 'froud' is none of task.labels"),
+        ("costs:\n    fraud: {legit: 50}\n", "9: promote.costs.fraud.legit: 'legit' is none of task.labels"),
+        ("costs:\n    fraud: -50\n", "promote.costs.fraud.*: Input should be greater than or equal to 0, got -50"),
+        (
+            "costs:\n    fraud:\n      legitimate: .inf\n",
+            "10: promote.costs.fraud.legitimate: Input should be a finite",
+        ),
+        (
+            "costs:\n    fraud:\n      fraud: 1\n",
+            "10: promote.costs.fraud.fraud: the right answer costs nothing, got 1",
+        ),
+        ("costs: 50\n", "8: promote.costs: Input should be a valid dictionary, got 50"),
+        ("costs: {fraud: many}\n", "8: promote.costs.fraud: Input should be a valid dictionary, got 'many'"),
+        ("recall_floors: {froud: 0.9}\n", "8: promote.recall_floors.froud: 'froud' is none of task.labels"),
+        ("recall_floors: {fraud: 90}\n", "8: promote.recall_floors.fraud: Input should be less than or equal to 1"),
+        ("metric: balanced_accuracy\n  costs: {fraud: 5}\n", "8: promote.metric: balanced_accuracy and promote.costs"),
+    ],
+)
+def test_faults_of_costs_name_their_line(promote: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(PerpetuneError) as fault:
+        load_params(write(tmp_path, f"{LABELLED}promote:\n  {promote}"))
+    assert said in str(fault.value), str(fault.value)
+
+
+def test_free_text_has_no_costs(tmp_path: Path) -> None:
+    text = TASK.replace("classification", "generation") + "promote: {costs: {fraud: 50}}\n"
+    with pytest.raises(PerpetuneError, match=r"promote.costs: costs are of labels, and task.kind generation has none"):
+        load_params(write(tmp_path, text))

@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perpetune.params import load_params
-from perpetune.policy.promotion import Anchor, Limit, PairedEvidence, PromotionEvidence, Recall, should_promote
+from perpetune.policy.promotion import (
+    Anchor,
+    CostEvidence,
+    HoldoutUse,
+    Limit,
+    PairedEvidence,
+    PromotionEvidence,
+    Recall,
+    rules_for_costs,
+    should_promote,
+)
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.non_inferiority import inferiority_p_value
 from perpetune.statistics.paired import compare
@@ -419,3 +429,70 @@ def test_small_losses_in_a_row_are_seen_against_the_best_version_that_ever_serve
         "below version 3, the best that ever served"
         in should_promote(replace(evidence, anchor=Anchor("3", replace(equal, difference=-0.02))), GATE).reasons[0]
     )
+
+
+def used(verdicts: float, rows: int = 500, fresh: int = 0) -> dict[str, HoldoutUse]:
+    return {"recent": HoldoutUse(verdicts, rows, fresh), "frozen": HoldoutUse(verdicts, rows, fresh)}
+
+
+def test_rows_that_decided_before_need_a_smaller_p_value() -> None:
+    equal = PairedEvidence(0.0, Interval(-0.02, 0.02), 0.5, 500, 0.1)
+    good = PairedEvidence(0.03, Interval(0.005, 0.055), 0.02, 500, 0.1)
+    evidence = PromotionEvidence(equal, good, "champion")
+    verdict = should_promote(replace(evidence, uses=used(1)), GATE)
+    assert verdict.outcome == "promote" and "one-sided p below 0.025" in verdict.rule
+    verdict = should_promote(replace(evidence, uses=used(4)), GATE)
+    assert verdict.outcome != "promote"
+    assert (
+        "The recent holdout decided before: 500 rows, on average in 4 earlier verdicts; 0 are new; the test of a gain on the "
+        "recent one is at 0.01 instead of 0.05."
+    ) in verdict.reasons
+    assert not any("decided before" in reason for reason in should_promote(evidence, GATE).reasons)
+
+
+def test_a_small_holdout_cannot_show_that_the_anchor_was_kept_and_asks_for_rows() -> None:
+    good = PairedEvidence(0.05, Interval(0.02, 0.08), 0.001, 500, 0.1)
+    equal = PairedEvidence(0.0, Interval(-0.016, 0.016), 0.5, 1500, 0.1)
+    near = PairedEvidence(0.0, Interval(-0.045, 0.045), 0.5, 200, 0.1)
+    evidence = PromotionEvidence(equal, good, "champion", anchor=Anchor("3", near), label_ratios={"frozen": 0.5})
+    assert should_promote(evidence, GATE).outcome == "promote"
+    verdict = should_promote(replace(evidence, uses=used(10)), GATE)
+    assert verdict.outcome == "collect more labels"
+    assert (
+        "a challenger that is as good as version 3" in verdict.reasons[0]
+        and "of which 50% join it" in verdict.reasons[0]
+    )
+    many = replace(near, rows=2000, difference=-0.012)
+    assert should_promote(replace(evidence, anchor=Anchor("3", many), uses=used(10)), GATE).outcome == "promote"
+
+
+def test_without_a_difference_the_anchor_is_kept() -> None:
+    good = PairedEvidence(0.05, Interval(0.02, 0.08), 0.001, 500, 0.1)
+    equal = PairedEvidence(0.0, Interval(-0.016, 0.016), 0.5, 1500, 0.1)
+    same = PairedEvidence(0.0, Interval(-0.001, 0.001), 1.0, 1500, 0.0)
+    evidence = PromotionEvidence(equal, good, "champion", anchor=Anchor("3", same), uses=used(50))
+    assert should_promote(evidence, GATE.model_copy(update={"alpha": 0.6})).outcome == "promote"
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (HoldoutUse(0.0, 1200, 1200), "all 1,200 rows are new"),
+        (HoldoutUse(1.0, 50, 0), "50 rows, on average in 1 earlier verdict; 0 are new"),
+        (HoldoutUse(2.345, 500, 40), "500 rows, on average in 2.3 earlier verdicts; 40 are new"),
+    ],
+)
+def test_the_use_of_a_holdout_in_words(use: HoldoutUse, said: str) -> None:
+    assert str(use) == said
+
+
+def test_with_costs_a_loss_may_at_most_double_the_cost() -> None:
+    """The champion's mistakes cost 0.4% of the largest cost, and the margin of three points would allow eight times that."""
+    equal = PairedEvidence(0.0, Interval(-0.002, 0.002), 0.5, 2000, 0.001, other=0.996)
+    good = PairedEvidence(0.003, Interval(0.001, 0.005), 0.001, 2000, 0.001, other=0.996)
+    evidence = PromotionEvidence(equal, good, "champion", costs=CostEvidence(0.2, 0.2, 50.0))
+    assert rules_for_costs(evidence, GATE).margin == pytest.approx(0.004)
+    assert should_promote(evidence, GATE).outcome == "promote"
+    worse = replace(equal, difference=-0.006, interval=Interval(-0.008, -0.0045))
+    assert should_promote(replace(evidence, frozen=worse), GATE).outcome == "reject"
+    assert should_promote(replace(evidence, frozen=worse, costs=None), GATE).outcome == "promote"

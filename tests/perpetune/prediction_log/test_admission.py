@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy
 
-from perpetune.prediction_log.admission import admit, newly_admitted
+from perpetune.prediction_log.admission import admit, awaited, newly_admitted
 from perpetune.prediction_log.label_delays import LabelledGroup, ripe
 from perpetune.prediction_log.label_requests import Drawn, request_labels
 from perpetune.prediction_log.writes import add_feedback, record_rows
@@ -133,3 +133,16 @@ def test_all_labels_up_to_a_time_count_though_newer_requests_have_none() -> None
     assert ripe(LabelledGroup(some), [], now, by_lot=False) < asked[0]
     few = [(when, now if number < 20 else None) for number, when in enumerate(asked)]
     assert ripe(LabelledGroup(few), [], now, by_lot=False) < asked[0], "of a few all may be labelled by chance"
+
+
+def test_labels_of_a_lot_are_awaited_until_nearly_all_have_come(log: sqlalchemy.Engine, rows: list[Prediction]) -> None:
+    """A refresh in between would have the complaints in its holdout, and not the praise."""
+    now = rows[-1].time + HOUR
+    request_labels(log, [Drawn(row.id, "lot", 0.5, 1.0) for row in rows[:3]], now)
+    for row in (rows[0], rows[5]):
+        label(log, row, now + HOUR)
+    assert awaited(log, "reviews", now + 2 * HOUR) == {rows[0].id}, "that of the fifth came unasked"
+    assert awaited(log, "reviews", now + 8 * DAY) == set(), "the others will not come"
+    for row in rows[1:3]:
+        label(log, row, now + DAY)
+    assert awaited(log, "reviews", now + DAY) == set()

@@ -241,8 +241,8 @@ def test_the_hosted_models_answers_are_compared_on_the_rows_that_have_one(worksp
     assert ", the hosted one 75.0% on the same 4 rows: " in line
     assert f"{line[0].upper()}{line[1:]}." in decision.reasons
     # What right answers cost is in the report, the decision, the description of the version and MLflow's metrics.
-    assert decision.evidence["costs"]["large"]["score"] == 0.75
-    assert {"the base model", "the champion", "the challenger"} <= set(decision.evidence["costs"])
+    assert decision.evidence["answer_costs"]["large"]["score"] == 0.75
+    assert {"the base model", "the champion", "the challenger"} <= set(decision.evidence["answer_costs"])
     assert "Cost beside accuracy" in report and "right on 75.0%" in report
     described = MlflowClient().get_model_version("colours", version).description or ""
     assert "| large | 75.0% | " in described
