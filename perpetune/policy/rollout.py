@@ -382,13 +382,19 @@ def _seems_as_good(evidence: TrialEvidence, rules: ReleaseParams) -> str:
 def missed_harm(quality: Comparison, margin: float) -> float:
     """The chance that the estimate is within the margin although the challenger is worse by twice the margin.
 
-    For two independent groups of users, in the normal approximation; a shadow's pairs differ less, so that it is lower.
+    In the normal approximation, for two independent groups of users, or for labels of disagreements.
     """
-    variance = sum(
+    return 1 - NormalDist().cdf(margin / math.sqrt(_variance(quality)))
+
+
+def _variance(quality: Comparison) -> float:
+    """Of the estimated difference."""
+    if quality.labels is not None:
+        return max((quality.differing or 0) / max(quality.rows, 1), LEAST_VARIANCE) ** 2 / max(quality.labels, 1)
+    return sum(
         max(mean * (1 - mean), LEAST_VARIANCE) / max(rows, 1)
         for mean, rows in ((quality.challenger, quality.rows), (quality.champion, quality.champion_rows))
     )
-    return 1 - NormalDist().cdf(margin / math.sqrt(variance))
 
 
 def _difference(compared: Comparison) -> str:
@@ -418,7 +424,7 @@ def _trial_rule(rules: ReleaseParams) -> str:
         f"Abort if quality, errors or slow answers (more than {rules.slow_seconds:g} s) are shown to be worse by "
         f"more than {points(rules.margin)} at any check; promote if quality is shown to be within this margin and no "
         f"increase of errors or slow answers is shown; after {rules.max_requests} requests, when the labels asked for have "
-        f"come, promote if errors and slow answers are within it, and quality by a last look, {accepted}. A challenger whose "
-        f"quality is worse by the margin is promoted with a chance of at most {100 * rules.alpha:g}%, and an equal one "
-        f"aborted as harmful with at most {100 * rules.alpha:g}%, over all checks."
+        f"come, promote if errors and slow answers are within it, and quality by a last look, {accepted}. Over all checks, a "
+        f"challenger whose quality is worse by the margin is shown to be within it with a chance of at most "
+        f"{100 * rules.alpha:g}%, and an equal one is shown to be harmful with at most {100 * rules.alpha:g}%."
     )

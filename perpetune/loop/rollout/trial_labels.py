@@ -71,7 +71,7 @@ def read_evidence(
     rule, task = label_rule(workspace), workspace.params.task
     score = scoring_of(task.kind, task.output_schema).score
     read = _read(log, challenger, champion, trial, rule)
-    unasked = _unasked(workspace, log, rule, champion, read.requests)
+    unasked = _unasked(workspace, log, rule, read.requests)
     propensity = float(challenger.tags.get(PROPENSITY, 0))
     state = _state(workspace, log, rule, challenger, read.requests, unasked, propensity)
     evidence = _evidence(workspace, read, trial, score, state)
@@ -102,12 +102,9 @@ def _read(log: Engine, challenger: Version, champion: Version, trial: Trial, rul
     )
 
 
-def _unasked(
-    workspace: Workspace, log: Engine, rule: LabelRule, champion: Version, requests: Sequence[Outcome]
-) -> Ignorability:
-    """Whether unasked labels decide; it is not looked into if there are none."""
-    came = any(each.came_unasked for each in requests)
-    return unasked_labels(workspace, log, rule, champion.version) if came else NONE_UNASKED
+def _unasked(workspace: Workspace, log: Engine, rule: LabelRule, requests: Sequence[Outcome]) -> Ignorability:
+    """Whether unasked labels decide, by the requests of both versions; it is not looked into if there are none."""
+    return unasked_labels(workspace, log, rule) if any(each.came_unasked for each in requests) else NONE_UNASKED
 
 
 def _state(

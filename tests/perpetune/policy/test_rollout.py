@@ -265,3 +265,11 @@ def test_the_end_of_a_trial_says_what_its_few_labels_would_miss() -> None:
     assert missed_harm(few, 0.05) == pytest.approx(np.mean(differences >= -0.05), abs=0.04)
     many = replace(few, rows=2000, champion_rows=2000)
     assert missed_harm(many, 0.05) < 0.001
+
+
+def test_so_does_the_end_of_a_trial_on_the_same_requests() -> None:
+    """2,000 requests of which 400 are answered differently, 40 labels, and a challenger that is ten points worse."""
+    few = replace(of_disagreements(-0.2, 40, 40), differing=400)
+    rng = np.random.default_rng(3)
+    differences = 0.2 * (2 * rng.binomial(40, 0.25, 20_000) / 40 - 1)
+    assert missed_harm(few, 0.05) == pytest.approx(np.mean(differences >= -0.05), abs=0.02)
