@@ -142,7 +142,8 @@ def with_pairs(
         tuple(sorted(_difference(pair, score) for pair in known.labelled)),
     )
     at_end = evidence.requests >= rules.max_requests and not known.awaited
-    quality = _quality_of_pairs(found, known, rules, score, at_end=at_end)
+    theirs, ours = (_scores([pair[side] for pair in known.labelled], score) for side in (0, 1))
+    quality = quality_of_disagreements(found, known.asked, rules, at_end=at_end, scores=(_mean(ours), _mean(theirs)))
     return replace(evidence, quality=quality, awaited=known.awaited)
 
 
@@ -181,26 +182,34 @@ def _labelled_at(request: Outcome) -> datetime | None:
     return request.labelled if request.label is not None else None
 
 
-def _quality_of_pairs(
-    found: Disagreements, known: LabelledPairs, rules: ReleaseParams, score: Scorer, *, at_end: bool
+def quality_of_disagreements(
+    found: Disagreements, asked: int, rules: ReleaseParams, *, at_end: bool, scores: tuple[float, float] = (0.0, 0.0)
 ) -> Comparison:
+    """The comparison on the same requests. `scores`: of challenger and champion on the labelled disagreements."""
     if not found.rows:
         return _nothing_known(rules)
     low, high = anytime_bounds(found, _alpha(rules))
-    mean = float(np.mean(found.differences)) if found.differences else 0.0
-    right = [[score(str(pair[side].label), str(pair[side].output)) for pair in known.labelled] for side in (1, 0)]
+    difference = found.ratio * _mean(found.differences)
     return Comparison(
-        challenger=_mean(right[0]),
-        champion=_mean(right[1]),
-        difference=found.ratio * mean,
-        interval=Interval(min(low, found.ratio * mean), max(high, found.ratio * mean), 1 - _alpha(rules)),
+        challenger=scores[0],
+        champion=scores[1],
+        difference=difference,
+        interval=Interval(min(low, difference), max(high, difference), 1 - _alpha(rules)),
         rows=found.rows,
         champion_rows=found.rows,
         differing=found.differing,
         labels=len(found.differences),
-        asked=known.asked,
+        asked=asked,
         last=_last_look_of_pairs(found, rules) if at_end else None,
     )
+
+
+def quality_of_groups(
+    ours: Sequence[float], theirs: Sequence[float], rules: ReleaseParams, *, at_end: bool
+) -> Comparison:
+    """The comparison of the scores of two groups of users, challenger's and champion's."""
+    found = _compared(ours, theirs, mean_difference(ours, theirs, _alpha(rules)), rules)
+    return replace(found, last=_last_look_between(ours, theirs, rules)) if at_end and ours and theirs else found
 
 
 def _last_look_of_pairs(found: Disagreements, rules: ReleaseParams) -> Interval:
@@ -216,9 +225,8 @@ def _quality_between(
     ours, theirs = (_with_known(some, state) for some in (ours, theirs))
     labels = any(each.label is not None for each in (*ours, *theirs))
     one, other = (_qualities(some, labels, score) for some in (ours, theirs))
-    found = _compared(one, other, mean_difference(one, other, _alpha(rules)), rules)
     at_end = len(ours) >= rules.max_requests and not _awaited_between(ours, theirs, rules, state)
-    return replace(found, last=_last_look_between(one, other, rules)) if at_end and one and other else found
+    return quality_of_groups(one, other, rules, at_end=at_end)
 
 
 def _last_look_between(one: Sequence[float], other: Sequence[float], rules: ReleaseParams) -> Interval:
@@ -302,8 +310,12 @@ def _qualities(outcomes: Sequence[Outcome], labels: bool, score: Scorer) -> list
         key=lambda each: each.first_feedback or 0,
     )
     if labels:
-        return [score(each.label, str(each.output)) for each in known if each.label is not None]
+        return _scores(known, score)
     return [each.score for each in known if each.score is not None]
+
+
+def _scores(outcomes: Sequence[Outcome], score: Scorer) -> list[float]:
+    return [score(each.label, str(each.output)) for each in outcomes if each.label is not None]
 
 
 def _compared(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from perpetune.params import ReleaseParams
 from perpetune.prediction_log.hash_sampling import hash_fraction
 from perpetune.statistics.disagreements import guard_labels
@@ -27,6 +29,12 @@ def wanted_propensity(compared: int, differing: int, before: float, rules: Relea
     if compared < FEWEST:
         return before
     ratio = (differing + 1) / (compared + 2)
-    needed = guard_labels(max(rules.max_requests, compared), ratio, rules.margin, alpha=alpha, power=POWER)
+    needed = _needed(max(rules.max_requests, compared), round(ratio, 3), rules.margin, alpha)
     labels = rules.labels if needed is None else min(MISSING * needed, rules.labels)
     return max(before, min(1.0, labels / (ratio * rules.max_requests)))
+
+
+@lru_cache(maxsize=1024)
+def _needed(rows: int, ratio: float, margin: float, alpha: float) -> int | None:
+    """The labels that the last look needs; it is asked at every check, and searched for one by one."""
+    return guard_labels(rows, max(ratio, 0.001), margin, alpha=alpha, power=POWER)
