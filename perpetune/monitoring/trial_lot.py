@@ -21,17 +21,21 @@ def is_drawn(version: str, request_id: str, propensity: float) -> bool:
     return hash_fraction(f"trial {version} {request_id}") < propensity
 
 
-def wanted_propensity(compared: int, differing: int, before: float, rules: ReleaseParams, alpha: float) -> float:
+def wanted_propensity(
+    requests: int, compared: int, differing: int, before: float, rules: ReleaseParams, alpha: float
+) -> float:
     """The propensity with which the labels that the last look needs come together by `release.max_requests`.
 
-    It never falls below `before`, and expects at most `release.labels` labels. `alpha` is the level of the last look.
+    Of `requests` so far `compared` count, of which `differing` are answered differently. It never falls below `before`, and
+    expects at most `release.labels` labels. `alpha` is the level of the last look.
     """
     if compared < FEWEST:
         return before
     ratio = (differing + 1) / (compared + 2)
-    needed = _needed(max(rules.max_requests, compared), round(ratio, 3), rules.margin, alpha)
+    rows = max(round(rules.max_requests * compared / max(requests, compared), -1), compared)  # by the end
+    needed = _needed(rows, round(ratio, 3), rules.margin, alpha)
     labels = rules.labels if needed is None else min(MISSING * needed, rules.labels)
-    return max(before, min(1.0, labels / (ratio * rules.max_requests)))
+    return max(before, min(1.0, labels / (ratio * rows)))
 
 
 @lru_cache(maxsize=1024)

@@ -58,11 +58,17 @@ def ratio_bounds(count: int, rows: int, alpha: float) -> tuple[float, float]:
     (Robbins, Statistical methods related to the law of the iterated logarithm, Annals of Mathematical Statistics 41 (1970).)
     """
 
-    def rejected(probability: float) -> bool:
-        return float(ratio_evidence(count, rows, probability)) >= -math.log(alpha)
+    if not rows:
+        return 0.0, 1.0
+    plausible = float(ratio_evidence(count, rows, count / rows)) + math.log(alpha)
 
-    estimate = count / rows if rows else 0.5
-    low, high = (_edge(lambda end: not rejected(end), estimate, outer) for outer in (0.0, 1.0))
+    def is_plausible(probability: float) -> bool:
+        """Whether the probability is less likely than the ratio by so little; in plain floats, which are quick."""
+        hits = count * math.log(probability * rows / count) if count else 0.0
+        misses = (rows - count) * math.log((1 - probability) * rows / (rows - count)) if count < rows else 0.0
+        return hits + misses > plausible
+
+    low, high = (_edge(is_plausible, count / rows, outer) for outer in (0.0, 1.0))
     return low, high
 
 

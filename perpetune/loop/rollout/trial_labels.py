@@ -169,7 +169,8 @@ def _draw(
     rules = workspace.params.release
     compared = comparable(pairs, rules)
     differing = [theirs for theirs, _ in disagreements(compared, score)]
-    wanted = wanted_propensity(len(compared), len(differing), state.propensity, rules, last_alpha(rules))
+    requests = min(len(pairs), rules.max_requests)
+    wanted = wanted_propensity(requests, len(compared), len(differing), state.propensity, rules, last_alpha(rules))
     drawn = [each for each in differing if is_drawn(state.version, each.id, wanted)]
     left = rules.labels - sum(each.asked is not None for each in drawn)
     return [each for each in drawn if each.asked is None][: max(left, 0)], replace(state, propensity=wanted)

@@ -192,8 +192,14 @@ def test_what_a_lot_draws_does_not_depend_on_the_checks() -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 3000), st.floats(0, 1), st.floats(0, 1))
 def test_the_propensity_never_falls(compared: int, ratio: float, before: float) -> None:
-    wanted = wanted_propensity(compared, int(ratio * compared), before, RULES, 0.04)
+    wanted = wanted_propensity(compared, compared, int(ratio * compared), before, RULES, 0.04)
     assert before <= wanted <= 1
+
+
+def test_more_are_drawn_of_the_disagreements_if_fewer_requests_count() -> None:
+    """Bursts of five alike leave a fifth of the requests, and the last look needs as many labels as before."""
+    alone, bursts = (wanted_propensity(500, compared, compared // 10, 0.0, RULES, 0.04) for compared in (500, 100))
+    assert bursts > 3 * alone
 
 
 @pytest.mark.slow
