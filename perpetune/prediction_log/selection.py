@@ -15,7 +15,7 @@ from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
 from perpetune.prediction_log.provenance import joined, provenance, provenance_columns
 from perpetune.prediction_log.tables import feedback, label_requests, predictions
 
-MOST = 30_000  # newest requests: if a tenth of them is labelled, that many can show that it is a random tenth
+MOST = 60_000  # newest requests: if a tenth of them is labelled, that many can show that it is a random tenth
 
 
 @dataclass(frozen=True)
