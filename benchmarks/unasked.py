@@ -93,7 +93,8 @@ def main() -> int:
     parser.add_argument("--simulated", type=int, default=1000, help="logs of each kind")
     parser.add_argument("--quick", action="store_true", help="few logs, no output file")
     asked = parser.parse_args()
-    began, found = time.monotonic(), []
+    began = time.monotonic()
+    found: list[Found] = []
     for confidence in CONFIDENCE:
         for requests in REQUESTS:
             for times in TIMES:

@@ -157,7 +157,8 @@ def test_only_labels_of_disagreements_are_asked_for_and_decide(releases: Open, s
     ids = answer(world, seen_by, seen, "champion" if strategy == "shadow" else "canary", labelled=False)
     unseen(world, hidden, ids, answers if strategy == "shadow" else others)
     check = check_trial(world.workspace, "flow")
-    assert check is not None and check.verdict.outcome == "continue", check.verdict.reasons
+    assert check is not None
+    assert check.verdict.outcome == "continue", check.verdict.reasons
     assert (check.evidence.quality.rows, check.evidence.quality.differing) == (300, 60)
     wanted = wanted_labels(world)
     assert 20 <= len(wanted) == check.asked == check.evidence.awaited <= 60
@@ -169,7 +170,8 @@ def test_only_labels_of_disagreements_are_asked_for_and_decide(releases: Open, s
     assert check is not None and check.asked == 0 and wanted_labels(world) == wanted[len(wanted) // 2 :]
     say(world, wanted[len(wanted) // 2 :], "good")
     check = check if check.decision else check_trial(world.workspace, "flow")
-    assert check is not None and check.verdict.outcome == "promote", check.verdict.reasons
+    assert check is not None
+    assert check.verdict.outcome == "promote", check.verdict.reasons
     assert "300 requests, of which 60 are answered differently" in check.verdict.reasons[0]
     assert check.evidence.unasked == 0 and world.aliases() == [second, first, None]
 
@@ -185,7 +187,8 @@ def test_a_worse_challenger_is_aborted_before_its_last_request(releases: Open) -
     assert check is not None and check.verdict.outcome == "continue" and check.asked >= 10
     say(world, wanted_labels(world), "good")
     check = check_trial(world.workspace, "flow")
-    assert check is not None and check.verdict.outcome == "abort", check.verdict.reasons
+    assert check is not None
+    assert check.verdict.outcome == "abort", check.verdict.reasons
     assert "is worse than the champion by more than the margin" in check.verdict.reasons[0]
 
 
