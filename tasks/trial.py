@@ -14,7 +14,7 @@ from perpetune.loop.rollout.trial import check_trial as check_running_trial
 from perpetune.loop.unfinished import withdrawn_if_champion_changed
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.runtime.events import ABORTED, DEPLOYED, PROMOTED, TRIAL
+from perpetune.runtime.events import ABORTED, DEPLOYED, LABELS_WANTED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task
@@ -52,6 +52,7 @@ def check_trial(workspace: Workspace) -> str | None:
         return None
     if check is None:
         return None
+    _say_wanted(check, workspace.params.task.name)
     _report(check, workspace.params.task.name)
     return check.verdict.outcome
 
@@ -77,12 +78,20 @@ def _follow(workspace: Workspace) -> str | None:
         check = check_running_trial(workspace, str(flow_run.id))
         if check is None:
             return None
+        _say_wanted(check, workspace.params.task.name)
         if check.decision is not None or time.monotonic() - logged > LOG_SECONDS:
             logged = time.monotonic()
             _report(check, workspace.params.task.name)
         if check.decision is not None:
             return check.verdict.outcome
         time.sleep(CHECK_SECONDS)
+
+
+def _say_wanted(check: TrialCheck, task: str) -> None:
+    if check.asked:
+        print(f"{check.asked} labels of disagreements are wanted: `perpetune labels`")
+        payload = {"reason": check.verdict.reasons[0], "version": check.version, "labels": check.asked}
+        emit(LABELS_WANTED, task, payload)
 
 
 def _so_far(check: TrialCheck, task: str) -> Decision:

@@ -47,6 +47,7 @@ VERSION_TAGS = {
     "release.traffic_ratio": "Ratio of the traffic that its trial gets.",
     "release.share": "Its name on versions of perpetune 0.1.",
     "release.time": "When it was released, or its trial began.",
+    "release.label_propensity": "The probability with which its trial asks for the label of a disagreement.",
     "release.reason": "Why it was refused or its trial ended.",
     "check.error": "When and why the newest check of it failed; absent after a check with a verdict.",
     "perpetune.detector": "State of the decay detector, and how far it has read the labels.",

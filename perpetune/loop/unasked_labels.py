@@ -19,11 +19,12 @@ def unasked_labels(workspace: Workspace, log: Engine, rule: LabelRule, version: 
     score = scoring_of(task.kind, task.output_schema).score
     rows = [
         SelectionRow(
-            confidence=row.prediction.confidence,
-            score=None if row.prediction.label is None else score(row.prediction.label, row.prediction.output),
+            confidence=row.confidence,
+            score=None if row.label is None else score(row.label, row.output),
             unasked=row.unasked,
-            weight=row.prediction.weight,
+            weight=row.weight,
             settled=row.settled,
+            answer=row.output.strip() if task.kind == "classification" else None,
         )
         for row in selection(log, task.name, version, datetime.now(UTC), rule)
     ]

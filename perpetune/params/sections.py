@@ -741,10 +741,27 @@ class ReleaseParams(Section):
     alpha: Probability = 0.05
     """Error rate of the trial, however often it is checked."""
     min_labels: Count = 50
-    """Labels on each side without which quality is not judged. Unit: labels."""
+    """Labels on each side without which quality is not judged; requests, if both versions have answered the same ones.
+    Unit: labels.
+    """
     max_requests: Count = 2000
-    """Requests of the challenger after which the trial ends, decided by errors and slow answers and, with enough
-    labels, by the quality seen. Unit: requests.
+    """Requests of the challenger that decide. After them the trial ends when the labels that were asked for have come. Unit:
+    requests.
+    """
+    paired: bool = True
+    """In a canary the champion answers the challenger's requests too, unseen, so that a few labels of those that both answer
+    differently decide. `false` computes them once, and compares two groups of users, which takes many more labels.
+    """
+    labels: Annotated[int, Field(ge=0)] = 200
+    """Most labels of disagreements that a trial asks for; it asks for as many as an equal challenger needs. 0: none. Unit:
+    labels.
+    """
+    label_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 7
+    """How long a trial waits for a label that it asked for. Unit: days."""
+    accept_unproven: Literal["never", "unlabelled", "observed"] = "unlabelled"
+    """What a trial promotes at its end although quality is not shown to be within `margin`. `never`: nothing.
+    `unlabelled`: a version for which too few labels came to judge it. `observed`: also one whose observed quality is within
+    the margin, which may be much worse. See docs/guides/release.md.
     """
     slow_seconds: Positive = 2.0
     """An answer that takes longer counts as slow. Unit: seconds."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpetune.policy.wording import points
-from perpetune.statistics.selection_bias import Bias, bias_by_confidence, bias_by_lot
+from perpetune.statistics.selection_bias import Bias, bias_by_answers, bias_by_confidence, bias_by_lot, pooled
 
 Unasked = Literal["test", "trust", "ignore"]
 
@@ -20,7 +20,7 @@ class SelectionRow:
     """A request: its expected accuracy (calibrated confidence), None if unknown; its score, None if it is not labelled.
 
     `unasked` is whether its label came before anybody asked; `weight` is that of a label by lot, else None. `settled`: it
-    is so old that its label would have come by now.
+    is so old that its label would have come by now. `answer` is the predicted label; None for free text.
     """
 
     confidence: float | None
@@ -28,6 +28,7 @@ class SelectionRow:
     unasked: bool
     weight: float | None = None
     settled: bool = True
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def ignorable(rows: Sequence[SelectionRow], margin: float, setting: Unasked) -> 
     - nearly all requests are labelled: the bias is at most the ratio of the others;
     - or their scores are equivalent to those of labels by lot, of the same time;
     - or the confidence of labelled and unlabelled requests is equivalent, scaled by how far it tells right answers from
-      wrong ones, and labels by lot do not show otherwise.
+      wrong ones, and labels by lot do not show otherwise;
+    - or the two estimates together are.
+
+    Confidence says nothing of a selection by predicted label, so that the mix of answers must be equivalent too.
     """
     came = [row for row in rows if row.unasked and row.score is not None]
 
@@ -84,10 +88,17 @@ def ignorable(rows: Sequence[SelectionRow], margin: float, setting: Unasked) -> 
         return verdict(False, f"they score {_apart(lot)} than labels by lot", lot)
     if lot and lot.within(tolerance):
         return verdict(True, f"they score like labels by lot ({_interval(lot)})", lot)
+    mix = _by_answers(rows)
+    if mix and not mix.within(tolerance):
+        return verdict(
+            False, f"they are of other answers than the rest: that alone may bias them by {_interval(mix)}", mix
+        )
     if confidence and confidence.within(tolerance):
         return verdict(
             True, f"they are of requests like the others, by confidence ({_interval(confidence)})", confidence
         )
+    if lot and confidence and (both := pooled(lot, confidence, LEVEL)).within(tolerance):
+        return verdict(True, f"they are like the others, by lot and by confidence ({_interval(both)})", both)
     if confidence and confidence.shown:
         return verdict(False, f"they are of answers with {_side(confidence)} confidence than the others", confidence)
     best = min((each for each in (lot, confidence) if each), key=lambda each: each.high - each.low, default=None)
@@ -107,6 +118,15 @@ def _by_confidence(rows: Sequence[SelectionRow]) -> Bias | None:
         [confidence for row, confidence in sure if row.unasked and row.score is not None],
         [confidence for row, confidence in sure if not row.unasked],
         [(confidence, row.score) for row, confidence in sure if row.score is not None],
+        LEVEL,
+    )
+
+
+def _by_answers(rows: Sequence[SelectionRow]) -> Bias | None:
+    known = [(row, row.answer) for row in rows if row.answer is not None]
+    return bias_by_answers(
+        [(answer, row.score) for row, answer in known if row.unasked and row.score is not None],
+        [answer for row, answer in known if not row.unasked],
         LEVEL,
     )
 

@@ -22,7 +22,10 @@ MEASURES = 3  # quality, errors, slow answers: each is tested at a third of alph
 class Comparison:
     """Challenger minus champion so far, with an anytime-valid interval.
 
-    `rows` counts the challenger's observations, `champion_rows` the champion's.
+    `rows` counts the challenger's observations, `champion_rows` the champion's. If quality is compared on the same requests,
+    `differing` of them are answered differently, and `labels` of those are labelled, of `asked` that people were asked for;
+    `challenger` and `champion` are then their scores on these. `last` is the interval of the last look, which is fixed
+    beforehand: it holds together with the other one.
     """
 
     challenger: float
@@ -31,6 +34,10 @@ class Comparison:
     interval: Interval
     rows: int
     champion_rows: int
+    differing: int | None = None
+    labels: int | None = None
+    asked: int = 0
+    last: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class TrialEvidence:
 
     `requests` counts the challenger's requests. `errors` is a ratio of requests and `slow` of answers. `quality` (0 to 1)
     is the agreement with labels or, without labels, the mean feedback score. Of the `feedback` rows that it rests on,
-    `unasked` arrived without a label request.
+    `unasked` arrived without a label request. `awaited` labels may still come of the requests that decide.
     """
 
     strategy: Literal["canary", "shadow"]
@@ -49,6 +56,7 @@ class TrialEvidence:
     slow: Comparison
     feedback: int = 0
     unasked: int = 0
+    awaited: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,10 +129,10 @@ def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
     Harm is a difference beyond the margin: quality's upper bound below minus the margin, or the lower bound of errors or
     slow answers above it. It aborts at once, because the bounds are valid at every check.
 
-    The version has passed the promotion gate, so the trial tests for harm that holdouts cannot show. It is promoted early
-    if enough labels show quality within the margin and neither errors nor slow answers have increased. At `max_requests`
-    errors and slow answers must be within the margin by their intervals, and the observed quality by its estimate,
-    because the gate has already tested quality on paired rows. Otherwise it is aborted.
+    The version is promoted early if quality is shown to be within the margin and neither errors nor slow answers have
+    increased. At `max_requests` errors and slow answers must be within the margin by their intervals; quality is looked at
+    a last time when the labels that are awaited have come, at the level that the early checks have left. If it is not shown
+    to be within the margin, `accept_unproven` says what follows.
     """
 
     def verdict(outcome: Literal["promote", "abort", "continue"], *reasons: str) -> Verdict:
@@ -134,9 +142,9 @@ def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
     if harm:
         return verdict("abort", *harm)
     quality, costs = evidence.quality, _error_measures(evidence)
-    labelled = min(quality.rows, quality.champion_rows) >= rules.min_labels
+    compared = min(quality.rows, quality.champion_rows) >= rules.min_labels
     kept = quality.interval.low > -rules.margin
-    if labelled and kept and all(cost.interval.low <= 0 for cost in costs.values()):
+    if compared and kept and all(cost.interval.low <= 0 for cost in costs.values()):
         return verdict("promote", _quality_kept(quality, rules), *(_not_more(*cost) for cost in costs.items()))
     if evidence.requests < rules.max_requests:
         return verdict("continue", _not_yet(evidence, rules))
@@ -144,11 +152,41 @@ def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
     if unproven:
         return verdict("abort", *unproven)
     within = [_within(*cost, rules) for cost in costs.items()]
-    if not labelled:
+    if compared and (kept or _kept_at_last(quality, rules)):
+        return verdict("promote", _quality_kept(quality, rules), *within)
+    if evidence.awaited:
+        return verdict("continue", _awaiting(evidence, rules))
+    if not _labelled(quality, rules):
+        if rules.accept_unproven == "never":
+            return verdict("abort", _unlabelled(evidence, rules))
+        if quality.labels and quality.difference < -rules.margin:
+            return verdict("abort", _seems_worse(evidence, rules))
         return verdict("promote", _too_few_labels(evidence, rules), *within)
     if quality.difference < -rules.margin:
         return verdict("abort", _seems_worse(evidence, rules))
+    if rules.accept_unproven != "observed":
+        return verdict("abort", _not_shown(evidence, rules))
     return verdict("promote", _seems_as_good(evidence, rules), *within)
+
+
+def last_alpha(rules: ReleaseParams) -> float:
+    """The one-sided level of the last look at quality: what promotions at earlier checks have left of `release.alpha`.
+
+    A version must pass all three measures, so that each may be tested at the whole level (intersection-union test; Berger,
+    Technometrics 1982;24:295). The lower end of the interval that holds at all checks has spent half of a third of it.
+    """
+    return rules.alpha - rules.alpha / MEASURES / 2
+
+
+def _kept_at_last(quality: Comparison, rules: ReleaseParams) -> bool:
+    return quality.last is not None and quality.last.low > -rules.margin
+
+
+def _labelled(quality: Comparison, rules: ReleaseParams) -> bool:
+    """Whether there are labels enough to speak of quality: half of those asked for, or as many as the setting wants."""
+    if quality.labels is None:
+        return min(quality.rows, quality.champion_rows) >= rules.min_labels
+    return quality.labels >= rules.min_labels or 0 < quality.asked <= 2 * quality.labels
 
 
 def should_roll_back(evidence: RollbackEvidence) -> Verdict | None:
@@ -251,9 +289,10 @@ def _harm(evidence: TrialEvidence, rules: ReleaseParams) -> list[str]:
 
 
 def _quality_kept(quality: Comparison, rules: ReleaseParams) -> str:
+    at_last = _last(quality) if quality.interval.low <= -rules.margin else ""
     return (
         f"The challenger is not worse than the champion by the margin of {points(rules.margin)}: "
-        f"quality is {_difference(quality)}."
+        f"quality is {_difference(quality)}{at_last}."
     )
 
 
@@ -263,9 +302,36 @@ def _not_more(name: str, cost: Comparison) -> str:
 
 def _not_yet(evidence: TrialEvidence, rules: ReleaseParams) -> str:
     quality = evidence.quality
+    needed = (
+        f"{rules.min_labels} labels are needed on each side"
+        if quality.labels is None
+        else f"{quality.asked} labels were asked for"
+    )
     return (
         f"There is no verdict after {evidence.requests} of at most {rules.max_requests} requests: quality is "
-        f"{_difference(quality)}; {rules.min_labels} labels are needed on each side."
+        f"{_difference(quality)}; {needed}."
+    )
+
+
+def _awaiting(evidence: TrialEvidence, rules: ReleaseParams) -> str:
+    return (
+        f"After {evidence.requests} requests the trial waits for {evidence.awaited} labels (`perpetune labels`), each for at "
+        f"most {rules.label_days:g} days: quality is {_difference(evidence.quality)}."
+    )
+
+
+def _unlabelled(evidence: TrialEvidence, rules: ReleaseParams) -> str:
+    return (
+        f"After {rules.max_requests} requests quality is not known, and release.accept_unproven is never: "
+        f"{_label_counts(evidence.quality)}."
+    )
+
+
+def _not_shown(evidence: TrialEvidence, rules: ReleaseParams) -> str:
+    return (
+        f"After {rules.max_requests} requests it is not shown that the challenger is not worse than the champion by the "
+        f"margin of {points(rules.margin)} (release.accept_unproven): quality is {_difference(evidence.quality)}"
+        f"{_last(evidence.quality)}."
     )
 
 
@@ -281,11 +347,19 @@ def _within(name: str, cost: Comparison, rules: ReleaseParams) -> str:
 
 
 def _too_few_labels(evidence: TrialEvidence, rules: ReleaseParams) -> str:
-    quality = evidence.quality
     return (
-        f"Promoted on errors and slow answers alone, after {evidence.requests} requests: {quality.rows} labelled "
-        f"answers of the challenger and {quality.champion_rows} of the champion are fewer than the {rules.min_labels} "
-        f"that a test of quality needs; the promotion gate tested quality on the holdouts."
+        f"Promoted on errors and slow answers alone, after {evidence.requests} requests: {_label_counts(evidence.quality)}, "
+        f"too few for a test of quality, so that the trial would not have found a loss; the promotion gate tested quality on "
+        f"the holdouts."
+    )
+
+
+def _label_counts(quality: Comparison) -> str:
+    if quality.labels is None:
+        return f"{quality.rows} answers of the challenger and {quality.champion_rows} of the champion are labelled"
+    return (
+        f"{quality.labels} of {quality.differing or 0} requests that are answered differently are labelled, and "
+        f"{quality.asked} labels were asked for"
     )
 
 
@@ -308,16 +382,27 @@ def _seems_as_good(evidence: TrialEvidence, rules: ReleaseParams) -> str:
 def missed_harm(quality: Comparison, margin: float) -> float:
     """The chance that the estimate is within the margin although the challenger is worse by twice the margin.
 
-    For two independent groups of users, in the normal approximation; a shadow's pairs differ less, so that it is lower.
+    In the normal approximation, for two independent groups of users, or for labels of disagreements.
     """
-    variance = sum(
+    return 1 - NormalDist().cdf(margin / math.sqrt(_variance(quality)))
+
+
+def _variance(quality: Comparison) -> float:
+    """Of the estimated difference."""
+    if quality.labels is not None:
+        return max((quality.differing or 0) / max(quality.rows, 1), LEAST_VARIANCE) ** 2 / max(quality.labels, 1)
+    return sum(
         max(mean * (1 - mean), LEAST_VARIANCE) / max(rows, 1)
         for mean, rows in ((quality.challenger, quality.rows), (quality.champion, quality.champion_rows))
     )
-    return 1 - NormalDist().cdf(margin / math.sqrt(variance))
 
 
 def _difference(compared: Comparison) -> str:
+    if compared.differing is not None:
+        return (
+            f"{100 * compared.difference:+.1f} points ({interval(compared.interval)}; {compared.rows:,} requests, of which "
+            f"{compared.differing:,} are answered differently and {compared.labels:,} of those labelled)"
+        )
     return (
         f"{100 * compared.challenger:.1f} against {100 * compared.champion:.1f}, a difference of "
         f"{100 * compared.difference:+.1f} points ({interval(compared.interval)}; {compared.rows} and "
@@ -325,11 +410,21 @@ def _difference(compared: Comparison) -> str:
     )
 
 
+def _last(compared: Comparison) -> str:
+    return "" if compared.last is None else f"; at the last look {interval(compared.last)}"
+
+
 def _trial_rule(rules: ReleaseParams) -> str:
+    accepted = {
+        "never": "else abort",
+        "unlabelled": f"else abort, unless fewer than {rules.min_labels} labels came",
+        "observed": f"else if the observed quality is, or fewer than {rules.min_labels} labels came",
+    }[rules.accept_unproven]
     return (
         f"Abort if quality, errors or slow answers (more than {rules.slow_seconds:g} s) are shown to be worse by "
-        f"more than {points(rules.margin)} at any check; promote if quality is shown to be within this margin, with "
-        f"at least {rules.min_labels} labels on each side, and no increase of errors or slow answers is shown; after "
-        f"{rules.max_requests} requests promote if errors and slow answers are within it, and the observed quality "
-        f"if there are labels. The intervals hold together with {100 * (1 - rules.alpha):g}% at all checks."
+        f"more than {points(rules.margin)} at any check; promote if quality is shown to be within this margin and no "
+        f"increase of errors or slow answers is shown; after {rules.max_requests} requests, when the labels asked for have "
+        f"come, promote if errors and slow answers are within it, and quality by a last look, {accepted}. Over all checks, a "
+        f"challenger whose quality is worse by the margin is shown to be within it with a chance of at most "
+        f"{100 * rules.alpha:g}%, and an equal one is shown to be harmful with at most {100 * rules.alpha:g}%."
     )

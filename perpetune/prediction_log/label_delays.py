@@ -68,3 +68,17 @@ def usual_delay(groups: Sequence[LabelledGroup], now: datetime) -> timedelta:
     if len(delays) < LEAST_DELAYS:
         return SETTLED
     return min(delays[int(COMPLETE * (len(delays) - 1))], SETTLED)
+
+
+def settled_prefix(asked: Sequence[tuple[datetime, datetime | None]], now: datetime, patience: timedelta) -> int:
+    """How many of these requests count, in the order in which they were asked (time asked, time of the first label).
+
+    They are the most, from the first on, of which nearly all are labelled or not waited for any longer. So a label that comes
+    quickly because the answer was wrong does not count before the slow ones that were asked for at the same time.
+    """
+    count = done = 0
+    for number, (when, labelled) in enumerate(asked, start=1):
+        done += labelled is not None or now - when >= patience
+        if done >= COMPLETE * number:
+            count = number
+    return count

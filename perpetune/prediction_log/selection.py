@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
 
 from perpetune.prediction_log.admission import settled_until
 from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
-from perpetune.prediction_log.queries import newest_predictions, prediction_of
+from perpetune.prediction_log.provenance import joined, provenance, provenance_columns
 from perpetune.prediction_log.tables import feedback, label_requests, predictions
-from perpetune.records import Prediction
 
-MOST = 3000  # newest requests
+MOST = 60_000  # newest requests: if a tenth of them is labelled, that many can show that it is a random tenth
 
 
 @dataclass(frozen=True)
 class Selected:
-    """A request, and whether its label came before anybody asked for it.
+    """A request: its answer, confidence and label, and whether that came before anybody asked for it.
 
-    `settled`: it is so old that its label would have come by now, if it ever does.
+    `weight` is that of a label by lot. `settled`: it is so old that its label would have come by now, if it ever does.
     """
 
-    prediction: Prediction
+    output: str
+    confidence: float | None
+    label: str | None
+    weight: float | None
     unasked: bool
     settled: bool
 
@@ -36,15 +40,41 @@ def selection(
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
         until = settled_until(connection, task, version, now, accepted)
-        first = select(func.min(feedback.c.time)).where(feedback.c.request_id == predictions.c.id, accepted)
-        rows = newest_predictions(task, version, accepted, limit=limit).where(is_whole())
-        columns = (label_requests.c.time.label("asked"), first.scalar_subquery().label("labelled"))
-        found = connection.execute(rows.add_columns(*columns)).all()
-    return [
-        Selected(
-            prediction_of(row, rule),
-            unasked=row.labelled is not None and (row.asked is None or row.labelled < row.asked),
-            settled=row.time <= until,
-        )
-        for row in found
-    ]
+        mine = [predictions.c.task == task, is_whole(), *([predictions.c.version == version] if version else [])]
+        columns = (predictions.c.id, predictions.c.time, predictions.c.output, predictions.c.confidence)
+        newest = select(*columns).where(*mine).order_by(predictions.c.time.desc(), predictions.c.id.desc()).limit(limit)
+        rows = connection.execute(newest).all()
+        known = _known(connection, task, version, rows[-1].time, accepted) if rows else {}
+    return [_selected(row, known.get(row.id), until, rule.spelled) for row in rows]
+
+
+def _known(
+    connection: Connection, task: str, version: str | None, since: datetime, accepted: ColumnElement[bool]
+) -> dict[str, Row[Any]]:
+    """The requests since then that are labelled or asked for: few of all, so that these alone are looked into."""
+    said = (feedback.c.request_id == predictions.c.id, accepted)
+    label = select(feedback.c.label).where(*said).order_by(feedback.c.id.desc()).limit(1).scalar_subquery()
+    first = select(func.min(feedback.c.time)).where(*said).scalar_subquery()
+    query = select(
+        predictions.c.id, label.label("label"), first.label("labelled"), label_requests.c.time.label("asked")
+    )
+    mine = [predictions.c.task == task, predictions.c.time >= since]
+    mine += [predictions.c.version == version] if version else []
+    of_interest = or_(first.is_not(None), label_requests.c.request_id.is_not(None))
+    rows = query.add_columns(*provenance_columns(task)).select_from(joined()).where(*mine, of_interest)
+    return {row.id: row for row in connection.execute(rows)}
+
+
+def _selected(row: Row[Any], known: Row[Any] | None, until: datetime, spelled: Callable[[str], str]) -> Selected:
+    settled = row.time <= until
+    if known is None or known.label is None:
+        weight = None if known is None else provenance(known, labelled=False)["weight"]
+        return Selected(row.output, row.confidence, None, weight, unasked=False, settled=settled)
+    return Selected(
+        row.output,
+        row.confidence,
+        spelled(known.label),
+        provenance(known, labelled=True)["weight"],
+        unasked=known.asked is None or known.labelled < known.asked,
+        settled=settled,
+    )

@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, FromClause, func, or_, select
 
+from perpetune.curation.text import fingerprint, normalised
 from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
 from perpetune.prediction_log.provenance import joined, may_judge
-from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
+from perpetune.prediction_log.tables import failures, feedback, label_requests, predictions, shadows
 from perpetune.records import Route
 
 
@@ -20,8 +21,8 @@ from perpetune.records import Route
 class Outcome:
     """One request: its answer (None if it failed), and its newest label and score.
 
-    `first_feedback` is the id of its first label or score. Labels requested because the champion was unsure are left
-    out, because they would count against the champion only.
+    `first_feedback` is the id of its first label or score, which came at `labelled`. `asked` is when and `why` the reason for
+    which its label was asked for; None if it was not. `propensity` is that of a client's own lot. `group` is its user or session.
     """
 
     id: str
@@ -31,6 +32,26 @@ class Outcome:
     label: str | None = None
     score: float | None = None
     first_feedback: int | None = None
+    labelled: datetime | None = None
+    asked: datetime | None = None
+    why: str | None = None
+    propensity: float | None = None
+    group: str | None = None
+    input: str = ""
+
+    @property
+    def cluster(self) -> str:
+        """The user or session; if it is unknown the input up to case and space, or the request if it failed."""
+        return self.group or (fingerprint(normalised(self.input)) if self.input else self.id)
+
+    @property
+    def came_unasked(self) -> bool:
+        """Whether somebody said something of it, and neither a label request nor a lot of the client had chosen it."""
+        return self.first_feedback is not None and self.asked is None and self.propensity is None
+
+    def without_feedback(self) -> Outcome:
+        """The same request as if nobody had said anything of it."""
+        return replace(self, label=None, score=None, first_feedback=None, labelled=None)
 
 
 def outcomes_of(
@@ -78,22 +99,35 @@ def shadow_outcomes(
     rule: LabelRule = ANY_LABEL,
     *,
     unasked: bool = True,
+    every_label: bool = False,
+    answered_by: str | None = None,
 ) -> list[tuple[Outcome, Outcome]]:
-    """The outcomes of the champion and the shadow for the first `limit` requests that both answered, oldest first."""
+    """The outcomes of what users got and of the shadow, for the first `limit` requests that `version` answered unseen.
+
+    Oldest first. `answered_by` is the version whose answers users got; None for any. Labels are on the request, so that both
+    have them. With `every_label` those count, too, that judge no single version.
+    """
     pairs = predictions.join(shadows, shadows.c.request_id == predictions.c.id)
     of_shadow = (
         shadows.c.output.label("shadow"),
         shadows.c.latency_ms.label("shadow_ms"),
         shadows.c.error.label("error"),
     )
+    mine = [predictions.c.task == task, shadows.c.version == version, predictions.c.time >= since, is_whole()]
+    mine += [predictions.c.version == answered_by] if answered_by else []
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
-        statement = _with_feedback(pairs, predictions.c.output, predictions.c.latency_ms, accepted, unasked=unasked)
-        statement = statement.add_columns(*of_shadow).where(
-            predictions.c.task == task, shadows.c.version == version, predictions.c.time >= since
+        statement = _with_feedback(
+            pairs,
+            predictions.c.output,
+            predictions.c.latency_ms,
+            accepted,
+            unasked=unasked,
+            every_label=every_label,
         )
+        statement = statement.add_columns(*of_shadow).where(*mine)
         rows = connection.execute(statement.order_by(predictions.c.time, predictions.c.id).limit(limit)).all()
-    return [(_outcome(row[:7], rule), _shadow(row, rule)) for row in rows]
+    return [(_outcome(row[:-3], rule), _shadow(row, rule)) for row in rows]
 
 
 def _outcome(row: Sequence[Any], rule: LabelRule) -> Outcome:
@@ -103,18 +137,35 @@ def _outcome(row: Sequence[Any], rule: LabelRule) -> Outcome:
 
 def _shadow(row: Any, rule: LabelRule) -> Outcome:
     output = None if row.error else row.shadow
-    return _outcome((row.id, row.time, output, row.shadow_ms, row.label, None, row.first_feedback), rule)
+    return replace(_outcome(row[:-3], rule), output=output, latency_ms=row.shadow_ms, score=None)
 
 
 def _with_feedback(
-    source: FromClause, output: Any, latency: Any, accepted: ColumnElement[bool], *, unasked: bool
+    source: FromClause,
+    output: Any,
+    latency: Any,
+    accepted: ColumnElement[bool],
+    *,
+    unasked: bool,
+    every_label: bool = False,
 ) -> Any:
     """A SELECT with columns in the order of Outcome's fields."""
     columns = (predictions.c.id, predictions.c.time, output, latency)
-    mine = (feedback.c.request_id == predictions.c.id, may_judge(unasked=unasked))
+    mine = [feedback.c.request_id == predictions.c.id, *([] if every_label else [may_judge(unasked=unasked)])]
     label, score = _newest(feedback.c.label, *mine, accepted), _newest(feedback.c.score, *mine, is_score())
+    said = or_(accepted, is_score())
+    by_client = _newest(feedback.c.propensity, *mine, feedback.c.propensity.is_not(None))
     return select(
-        *columns, label.label("label"), score.label("score"), _first_feedback_id(*mine, or_(accepted, is_score()))
+        *columns,
+        label.label("label"),
+        score.label("score"),
+        _first(func.min(feedback.c.id), *mine, said).label("first_feedback"),
+        _first(func.min(feedback.c.time), *mine, said).label("labelled"),
+        label_requests.c.time.label("asked"),
+        label_requests.c.why,
+        by_client.label("by_client"),
+        predictions.c.group,
+        predictions.c.input,
     ).select_from(joined(source))
 
 
@@ -124,6 +175,5 @@ def _newest(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Any
     return feedback_rows.order_by(feedback.c.id.desc()).limit(1).scalar_subquery()
 
 
-def _first_feedback_id(*conditions: ColumnElement[bool]) -> Any:
-    number = select(func.min(feedback.c.id)).where(*conditions)
-    return number.scalar_subquery().label("first_feedback")
+def _first(column: Any, *conditions: ColumnElement[bool]) -> Any:
+    return select(column).where(*conditions).scalar_subquery()

@@ -1,28 +1,28 @@
-"""Confidence sequences by betting: intervals of a mean that stay valid however often they are checked.
+"""Confidence sequences: intervals of a mean that stay valid however often they are checked, in whatever order rows come.
 
-Each candidate mean is tested by betting against it; every stake is set before the next observation is known. Against
-the true mean the capital ever reaches 1/alpha with a probability of at most alpha (Ville's inequality). The interval
-holds the means against which the capital has stayed below 1/alpha. The stakes are the "hedged capital" with
-predictable plug-in bets of Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, JRSS-B 86
-(2024), section 4.4. Later checks may only append observations, not reorder them.
+Each candidate mean is tested by a martingale that starts at 1 and, against the true mean, ever reaches 1/alpha with a
+probability of at most alpha (Ville's inequality). The interval holds the means against which it has stayed below. Both
+martingales here are mixtures with fixed stakes, so that they depend on the rows alone, not on their order or on how they
+were divided into checks. Later checks may only append observations.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaln, xlog1py, xlogy
+
+from perpetune.statistics.betting import p_value_above
 
 Numbers = npt.NDArray[np.float64]
 
-GRID = 1000  # candidate means: every thousandth
-MAX_STAKE = 0.5  # of the capital, in one bet
+STEPS = 24  # of the bisection for an end of an interval
+PRIOR = 0.5  # of both outcomes, in the mixture: Jeffreys' prior
 TUNED_FOR = 200  # observations: `drifting_mean_interval` is narrowest there
-BLOCK = 16  # observations multiplied before taking a logarithm
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,49 @@ class SequentialEstimate:
 
 
 def mean_interval(observations: Sequence[float] | Numbers, alpha: float) -> SequentialEstimate:
-    """The mean of observations in [0, 1], in order of arrival, with bounds rounded outwards to thousandths.
+    """The mean of observations in [0, 1], with bounds that hold at all checks simultaneously.
 
-    The true mean is ever outside the bounds with a probability of at most `alpha`, over all checks together. Raises
-    ValueError if an observation is outside [0, 1].
+    The true mean is ever outside the bounds with a probability of at most `alpha`: by `ratio_bounds` for zeros and ones, else
+    by betting. Raises ValueError if an observation is outside [0, 1].
     """
     values = _validated(observations)
     if not values.size:
         return SequentialEstimate(0.5, 0.0, 1.0, 0)
-    means = np.linspace(0.0, 1.0, GRID + 1)
-    capital = _log_capital(values, means, alpha)
-    plausible = np.flatnonzero(capital < -math.log(alpha))
-    first, last = (plausible[0], plausible[-1]) if plausible.size else (capital.argmin(), capital.argmin())
     mean = float(values.mean())
-    low, high = float(means[max(first - 1, 0)]), float(means[min(last + 1, GRID)])
+    if np.isin(values, (0.0, 1.0)).all():
+        low, high = ratio_bounds(int(values.sum()), values.size, alpha)
+    else:
+        low, high = ((1 + end) / 2 for end in _bounds(2 * values - 1, alpha))
     return SequentialEstimate(mean, min(low, mean), max(high, mean), values.size)
+
+
+def ratio_bounds(count: int, rows: int, alpha: float) -> tuple[float, float]:
+    """Bounds of a probability after `count` of `rows` independent events, that hold at all times together.
+
+    (Robbins, Statistical methods related to the law of the iterated logarithm, Annals of Mathematical Statistics 41 (1970).)
+    """
+
+    if not rows:
+        return 0.0, 1.0
+    plausible = float(ratio_evidence(count, rows, count / rows)) + math.log(alpha)
+
+    def is_plausible(probability: float) -> bool:
+        """Whether the probability is less likely than the ratio by so little; in plain floats, which are quick."""
+        hits = count * math.log(probability * rows / count) if count else 0.0
+        misses = (rows - count) * math.log((1 - probability) * rows / (rows - count)) if count < rows else 0.0
+        return hits + misses > plausible
+
+    low, high = (_edge(is_plausible, count / rows, outer) for outer in (0.0, 1.0))
+    return low, high
+
+
+def ratio_evidence(
+    count: npt.ArrayLike, rows: npt.ArrayLike, probability: npt.ArrayLike
+) -> npt.NDArray[np.float64] | np.float64:
+    """The logarithm of the martingale against a probability: the likelihood of a Beta mixture over that of the probability."""
+    hits, misses = np.asarray(count, dtype=float), np.asarray(rows, dtype=float) - np.asarray(count, dtype=float)
+    mixture = betaln(hits + PRIOR, misses + PRIOR) - betaln(PRIOR, PRIOR)
+    return np.asarray(mixture - xlogy(hits, probability) - xlog1py(misses, -np.asarray(probability, dtype=float)))
 
 
 def drifting_mean_interval(total: float, count: float, alpha: float) -> SequentialEstimate:
@@ -84,10 +112,13 @@ def mean_difference(
 def paired_mean_difference(
     ours: Sequence[float] | Numbers, theirs: Sequence[float] | Numbers, alpha: float
 ) -> SequentialEstimate:
-    """The mean of `ours` minus `theirs` over pairs of values in [0, 1]."""
-    mapped = (np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float) + 1) / 2
-    found = mean_interval(mapped, alpha)
-    return SequentialEstimate(2 * found.mean - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
+    """The mean of `ours` minus `theirs` over pairs of values in [0, 1], by betting on the differences."""
+    differences = _validated(ours) - _validated(theirs)
+    if not differences.size:
+        return SequentialEstimate(0.0, -1.0, 1.0, 0)
+    low, high = _bounds(differences, alpha)
+    mean = float(differences.mean())
+    return SequentialEstimate(mean, min(low, mean), max(high, mean), differences.size)
 
 
 def _validated(observations: Sequence[float] | Numbers) -> Numbers:
@@ -97,34 +128,18 @@ def _validated(observations: Sequence[float] | Numbers) -> Numbers:
     return values
 
 
-def _log_capital(values: Numbers, means: Numbers, alpha: float) -> Numbers:
-    """The capital after all observations, for each mean: half bets that the truth is above it, half below.
+def _bounds(differences: Numbers, alpha: float) -> tuple[float, float]:
+    """Bounds of the mean of values in [-1, 1] by betting with fixed stakes, each one-sided at `alpha`/2."""
 
-    The larger half counts.
-    """
-    stakes = stakes_on(values, alpha)
-    won_up, won_down = np.zeros(means.size), np.zeros(means.size)
-    for start in range(0, values.size, BLOCK):
-        some = slice(start, start + BLOCK)
-        up, down = growth_factors(values[some], stakes[some], means)
-        won_up += np.log(up.prod(axis=0))
-        won_down += np.log(down.prod(axis=0))
-    return np.asarray(np.maximum(won_up, won_down) - math.log(2))
+    def lower(values: Numbers) -> float:
+        return _edge(lambda bound: p_value_above(values, bound) > alpha / 2, float(values.mean()), -1.0)
+
+    return lower(differences), -lower(-differences)
 
 
-def stakes_on(values: Numbers, alpha: float) -> Numbers:
-    """The stake on each observation, from those before it only; larger if they vary less."""
-    count = np.arange(1, values.size + 1)
-    running_mean = (0.5 + np.cumsum(values)) / (count + 1)
-    variance = (0.25 + np.cumsum((values - running_mean) ** 2)) / (count + 1)
-    before = np.concatenate([[0.25], variance[:-1]])[: values.size]
-    return np.asarray(np.sqrt(2 * math.log(2 / alpha) / (before * count * np.log(count + 1))))
-
-
-def growth_factors(values: Numbers, stakes: Numbers, means: Numbers) -> tuple[Numbers, Numbers]:
-    """The factor by which capital grows, (observations, means), for bets above the mean and below it."""
-    gap = values[:, None] - means
-    with np.errstate(divide="ignore"):
-        up: Any = 1 + np.minimum(stakes[:, None], MAX_STAKE / means) * gap
-        down: Any = 1 - np.minimum(stakes[:, None], MAX_STAKE / (1 - means)) * gap
-    return up, down
+def _edge(is_plausible: Callable[[float], bool], inner: float, outer: float) -> float:
+    """From a plausible value towards `outer`, the first value that is not plausible, by bisection; `outer` if all are."""
+    for _ in range(STEPS):
+        middle = (outer + inner) / 2
+        outer, inner = (outer, middle) if is_plausible(middle) else (middle, inner)
+    return outer

@@ -15,6 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+SHRUNK_BY = 10.0  # labels of the mean score that are added to those of each answer
 LEAST = 20  # rows on each side of a comparison, without which a normal approximation says nothing
 
 
@@ -72,6 +73,33 @@ def bias_by_confidence(
     between = (float(np.mean(labelled)) - float(np.mean(unlabelled))) / slope
     variance = (_variance_of_mean(labelled) + _variance_of_mean(unlabelled) + between**2 * slope_variance) / slope**2
     return _interval(ratio * between, ratio**2 * variance, level)
+
+
+def bias_by_answers(labelled: Sequence[tuple[str, float]], unlabelled: Sequence[str], level: float) -> Bias | None:
+    """The bias that the mix of answers explains: (answer, score) of labelled requests, and the answers of the others.
+
+    Each answer counts with the mean score of its labels, shrunk to that of all. None if too few are known.
+    """
+    if min(len(labelled), len(unlabelled)) < LEAST:
+        return None
+    scores: dict[str, list[float]] = {}
+    for answer, score in labelled:
+        scores.setdefault(answer, []).append(score)
+    mean = sum(score for _, score in labelled) / len(labelled)
+    expected = {answer: (sum(some) + SHRUNK_BY * mean) / (len(some) + SHRUNK_BY) for answer, some in scores.items()}
+    ours = [expected[answer] for answer, _ in labelled]
+    theirs = [expected.get(answer, mean) for answer in unlabelled]
+    ratio = len(unlabelled) / (len(labelled) + len(unlabelled))
+    variance = float(np.var(ours)) / len(ours) + float(np.var(theirs)) / len(theirs)
+    return _interval(ratio * (float(np.mean(ours)) - float(np.mean(theirs))), ratio**2 * variance, level)
+
+
+def pooled(one: Bias, other: Bias, level: float) -> Bias:
+    """Two estimates of the same bias as one, each with the inverse of its variance (both at this level)."""
+    variances = [((each.high - each.low) / 2 / NormalDist().inv_cdf(1 - level)) ** 2 for each in (one, other)]
+    weights = [1 / variance for variance in variances]
+    estimate = (weights[0] * one.estimate + weights[1] * other.estimate) / sum(weights)
+    return _interval(estimate, 1 / sum(weights), level)
 
 
 def _variance_of_mean(values: Sequence[float]) -> float:

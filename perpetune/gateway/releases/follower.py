@@ -188,7 +188,9 @@ class Follower:
             return RoutedRelease(kept.enter_context(self._current.used()), "champion")
         challenger = kept.enter_context(self._loaded[self._trial.version].used())
         if self._trial.strategy == "canary":
-            return RoutedRelease(challenger, "canary")
+            is_paired = self._params is not None and self._params.paired
+            champion = kept.enter_context(self._current.used()) if is_paired else None
+            return RoutedRelease(challenger, "canary", shadow=champion)
         return RoutedRelease(kept.enter_context(self._current.used()), "champion", shadow=challenger)
 
     async def run(self) -> None:

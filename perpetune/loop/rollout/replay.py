@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.loop.unasked_labels import unasked_labels
+from perpetune.monitoring.independent import cluster_of
 from perpetune.policy.rollout import Replay, is_better, replayed
 from perpetune.policy.verdict import Interval
 from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.label_rule import ANY_LABEL
 from perpetune.prediction_log.queries import newly_labelled, recent_predictions
 from perpetune.records import Message, Prediction
 from perpetune.runtime.gateway_client import GatewayClient, gateway_of
@@ -27,7 +30,8 @@ Scorer = Callable[[str, str], float]
 def replay(gateway: GatewayClient, version: str, labelled: Sequence[Prediction], score: Scorer) -> Replay:
     """Ask a loaded version the newest labelled inputs and compare it with the champion, row by row.
 
-    A request that it fails on scores 0. Raises NoGateway, or PerpetuneError if nothing is labelled or the gateway cannot
+    A request that it fails on scores 0. Requests of one user or session, and equal inputs, are one observation, and labels
+    that were drawn for doubt count with their weight. Raises NoGateway, or PerpetuneError if nothing is labelled or the gateway cannot
     ask the version.
     """
     rows = [row for row in labelled if row.label is not None][-MOST_ROWS:]
@@ -38,7 +42,15 @@ def replay(gateway: GatewayClient, version: str, labelled: Sequence[Prediction],
         outputs += gateway.answers(version, batch).outputs
     theirs = [score(str(row.label), row.output) for row in rows]
     ours = [0.0 if output is None else score(str(row.label), output) for row, output in zip(rows, outputs, strict=True)]
-    paired = compare(theirs, ours, confidence=CONFIDENCE, samples=SAMPLES, seed=SEED)
+    paired = compare(
+        theirs,
+        ours,
+        confidence=CONFIDENCE,
+        samples=SAMPLES,
+        seed=SEED,
+        groups=[cluster_of(row) for row in rows],
+        weights=[row.weight or 1.0 for row in rows],
+    )
     return Replay(
         champion=sum(theirs) / len(rows),
         previous=sum(ours) / len(rows),
@@ -66,11 +78,18 @@ def compared_by_gateway(workspace: Workspace) -> str:
 
 
 def _newest_labelled(workspace: Workspace) -> list[Prediction]:
-    """Labelled answers of the version that answered last."""
+    """Labelled answers of the version that answered last; those that came unasked only if they decide.
+
+    People complain of what the champion answered wrong, and on such requests any other version seems better.
+    """
     log, task = open_log(workspace.settings.prediction_log), workspace.params.task.name
     try:
         newest = recent_predictions(log, task, limit=1)
-        return newly_labelled(log, task, newest[0].version, 0, newest=MOST_ROWS_BY_HAND)[0] if newest else []
+        if not newest:
+            return []
+        version = newest[0].version
+        unasked = unasked_labels(workspace, log, ANY_LABEL, version).decides
+        return newly_labelled(log, task, version, 0, newest=MOST_ROWS_BY_HAND, unasked=unasked)[0]
     finally:
         log.dispose()
 

@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine
-
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.scores.scoring import scoring_of
-from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.deploy import DeployResult, release
+from perpetune.loop.rollout.trial_labels import PROPENSITY, TrialLabels, read_evidence
 from perpetune.loop.run_context import git_commit, log_later_decision, params_digest, use_mlflow
-from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.model.release import Trial
-from perpetune.monitoring.trial_evidence import canary_evidence, shadow_evidence
-from perpetune.params import ReleaseParams
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.rollout import TrialEvidence, should_release
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import count_unasked
-from perpetune.prediction_log.trial_outcomes import Outcome, outcomes_of, shadow_outcomes
-from perpetune.records import parse_time
 from perpetune.runtime.gateway_client import NoGateway, gateway_of
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
-MAX_ROWS = 20_000  # per side and check, from the start of the trial
-
 
 @dataclass(frozen=True)
 class TrialCheck:
-    """The result of one check of a trial. `decision` is None while it continues, `released` None unless promoted."""
+    """The result of one check of a trial. `decision` is None while it continues, `released` None unless promoted.
+
+    `asked` counts the labels of disagreements that it asked for.
+    """
 
     version: str
     evidence: TrialEvidence
     verdict: Verdict
     decision: Decision | None = None
     released: DeployResult | None = None
+    asked: int = 0
 
 
 def needs_trial(workspace: Workspace) -> bool:
@@ -61,6 +53,7 @@ def start_trial(workspace: Workspace, version: str, replaces: str | None = regis
     if replaces != registry.ANY:
         registry.require_champion(task, version, replaces)
     registry.begin_trial(task, version, rules.strategy, rules.traffic_ratio)
+    registry.tag_version(task, version, {PROPENSITY: "0"})  # an earlier trial of the version may have left one
     try:
         state = gateway_of(workspace).check()
     except NoGateway:
@@ -84,10 +77,11 @@ def check_trial(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
     if trial is None or champion is None:
         return None
     challenger = registry.get(task, trial.version)
-    evidence = _evidence(workspace, challenger, champion, trial)
-    verdict = should_release(evidence, workspace.params.release)
+    found = _read(workspace, challenger, champion, trial)
+    evidence, verdict = found.evidence, should_release(found.evidence, workspace.params.release)
+    verdict = replace(verdict, reasons=(*verdict.reasons, *found.unasked.sentences()))
     if verdict.outcome == "continue":
-        return TrialCheck(trial.version, evidence, verdict)
+        return TrialCheck(trial.version, evidence, verdict, asked=found.asked)
     if registry.wanted(task).trial != trial:  # a gateway or a user ended it meanwhile
         return None
     decision = _record(workspace, challenger, champion, evidence, verdict, flow_run_id)
@@ -101,28 +95,12 @@ def check_trial(workspace: Workspace, flow_run_id: str) -> TrialCheck | None:
     return TrialCheck(trial.version, evidence, verdict, decision)
 
 
-def _evidence(workspace: Workspace, challenger: Version, champion: Version, trial: Trial) -> TrialEvidence:
-    params: ReleaseParams = workspace.params.release
-    task = workspace.params.task
-    score = scoring_of(task.kind, task.output_schema).score
-    since, rule = parse_time(challenger.tags["release.time"]), label_rule(workspace)
+def _read(workspace: Workspace, challenger: Version, champion: Version, trial: Trial) -> TrialLabels:
     log = open_log(workspace.settings.prediction_log)
     try:
-        unasked = unasked_labels(workspace, log, rule, champion.version).decides
-        if trial.strategy == "shadow":
-            pairs = shadow_outcomes(log, task.name, trial.version, since, MAX_ROWS, rule, unasked=unasked)
-            return _with_unasked(log, shadow_evidence(pairs, params, score), [one for one, _ in pairs])
-        ours = outcomes_of(log, task.name, trial.version, "canary", since, MAX_ROWS, rule, unasked=unasked)
-        theirs = outcomes_of(log, task.name, champion.version, "champion", since, MAX_ROWS, rule, unasked=unasked)
-        return _with_unasked(log, canary_evidence(ours, theirs, params, score), [*ours, *theirs])
+        return read_evidence(workspace, log, challenger, champion, trial)
     finally:
         log.dispose()
-
-
-def _with_unasked(log: Engine, evidence: TrialEvidence, outcomes: Sequence[Outcome]) -> TrialEvidence:
-    """The evidence with the number of labels and scores that arrived unasked."""
-    known = [each.id for each in outcomes if each.first_feedback is not None]
-    return replace(evidence, feedback=len(known), unasked=count_unasked(log, known))
 
 
 def _record(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perpetune.evaluation.scores.text_metrics import same_label
-from perpetune.monitoring.trial_evidence import canary_evidence, shadow_evidence
+from perpetune.monitoring.trial_evidence import LabelState, Pair, canary_evidence, shadow_evidence
+from perpetune.monitoring.trial_lot import is_drawn, wanted_propensity
 from perpetune.params import ReleaseParams
-from perpetune.policy.rollout import should_release
+from perpetune.policy.rollout import TrialEvidence, should_release
 from perpetune.prediction_log.trial_outcomes import Outcome
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -93,6 +96,137 @@ def test_the_order_of_rows_in_a_check_does_not_matter(dice: random.Random) -> No
         dice.shuffle(rows)
     assert canary_evidence(ours, theirs, RULES, same_label) == canary
     assert shadow_evidence(pairs, RULES, same_label) == shadow
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.permutations(range(60)))
+def test_the_order_in_which_labels_come_does_not_matter(order: list[int]) -> None:
+    ours, theirs = answers(0.7, 60, 5), answers(0.9, 60, 6)
+    state = LabelState("2", NOON + timedelta(days=1), propensity=1.0)
+    asked = [(NOON + timedelta(hours=1), "disagreement")] * 60
+
+    def numbered(outcomes: Sequence[Outcome], numbers: Sequence[int]) -> list[Outcome]:
+        return [
+            replace(
+                each, first_feedback=number, labelled=NOON + timedelta(hours=1, minutes=number), asked=when, why=why
+            )
+            for each, number, (when, why) in zip(outcomes, numbers, asked, strict=True)
+        ]
+
+    def both(numbers: Sequence[int]) -> list[TrialEvidence]:
+        one, other = numbered(theirs, numbers), numbered(ours, numbers)
+        pairs = list(zip(one, other, strict=True))
+        return [
+            canary_evidence(other, one, RULES, same_label),
+            shadow_evidence(pairs, RULES, same_label),
+            shadow_evidence(pairs, RULES, same_label, state),
+        ]
+
+    assert both(order) == both(range(60))
+
+
+ASKED = NOON + timedelta(hours=1)
+
+
+def disagreement(number: int, our_right: bool, labelled: datetime | None, *, asked: bool = True) -> Pair:
+    """The champion is right if the challenger is not."""
+    their = Outcome(
+        f"r{number}",
+        NOON + timedelta(seconds=number),
+        "bad" if our_right else "good",
+        100.0,
+        label="good" if labelled else None,
+        first_feedback=number if labelled else None,
+        labelled=labelled,
+        asked=ASKED if asked else None,
+        why="disagreement" if asked else None,
+    )
+    return their, replace(their, output="good" if our_right else "bad")
+
+
+def test_a_quick_label_waits_for_the_slow_ones_that_were_asked_for_with_it() -> None:
+    """Wrong answers of the champion are complained of within an hour, right ones confirmed after three days."""
+    dice = random.Random(3)
+    wins = [dice.random() < 0.5 for _ in range(100)]
+
+    def check(days: float) -> TrialEvidence:
+        now = NOON + timedelta(days=days)
+        came = [ASKED + (timedelta(hours=1) if won else timedelta(days=3)) for won in wins]
+        pairs = [
+            disagreement(number, won, when if when <= now else None)
+            for number, (won, when) in enumerate(zip(wins, came, strict=True))
+        ]
+        return shadow_evidence(pairs, RULES, same_label, LabelState("2", now, propensity=1.0))
+
+    soon, later = check(1), check(4)
+    assert soon.quality.labels is not None and soon.quality.labels < 10 and soon.awaited > 40
+    assert (later.quality.labels, later.awaited) == (100, 0)
+    assert later.quality.difference == pytest.approx(2 * sum(wins) / 100 - 1)
+
+
+def test_a_label_that_does_not_come_is_not_waited_for_longer_than_the_setting_says() -> None:
+    pairs = [disagreement(number, True, ASKED if number % 2 else None) for number in range(40)]
+    for days, awaited in ((6.9, 20), (7.1, 0)):
+        state = LabelState("2", ASKED + timedelta(days=days), propensity=1.0)
+        assert shadow_evidence(pairs, RULES, same_label, state).awaited == awaited
+    assert shadow_evidence(pairs, RULES, same_label, state).quality.labels == 20
+
+
+def test_one_request_a_day_counts_of_a_user_and_of_equal_inputs() -> None:
+    pairs = [disagreement(number, True, ASKED) for number in range(60)]
+    state = LabelState("2", NOON + timedelta(days=1), propensity=1.0)
+
+    def count(**more: str) -> int:
+        alike = [(replace(one, **more), replace(other, **more)) for one, other in pairs]  # type: ignore[arg-type]
+        return shadow_evidence(alike, RULES, same_label, state).quality.rows
+
+    assert (count(), count(group="one user"), count(input="Well?  ")) == (60, 1, 1)
+
+
+def test_what_a_lot_draws_does_not_depend_on_the_checks() -> None:
+    small, large = ({n for n in range(2000) if is_drawn("2", f"r{n}", part)} for part in (0.1, 0.3))
+    assert small < large and 500 < len(large) < 700
+    assert len(large & {n for n in range(2000) if is_drawn("3", f"r{n}", 0.3)}) < 300, "of another trial"
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 3000), st.floats(0, 1), st.floats(0, 1))
+def test_the_propensity_never_falls(compared: int, ratio: float, before: float) -> None:
+    wanted = wanted_propensity(compared, compared, int(ratio * compared), before, RULES, 0.04)
+    assert before <= wanted <= 1
+
+
+def test_more_are_drawn_of_the_disagreements_if_fewer_requests_count() -> None:
+    """Bursts of five alike leave a fifth of the requests, and the last look needs as many labels as before."""
+    alone, bursts = (wanted_propensity(500, compared, compared // 10, 0.0, RULES, 0.04) for compared in (500, 100))
+    assert bursts > 3 * alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("complaints", [1, 3])
+def test_labels_of_the_lot_are_unbiased_whatever_else_is_labelled(complaints: int) -> None:
+    """A challenger that is worse by 4 points; wrong answers of the champion are labelled unasked so many times as often."""
+    dice, found = random.Random(complaints), []
+    for trial in range(150):
+        pairs = []
+        for number in range(400):
+            if dice.random() >= 0.2:
+                pairs.append(agreement(number))
+                continue
+            won, identity = dice.random() < 0.4, 1000 * trial + number
+            asked = is_drawn("2", f"r{identity}", 0.5)
+            came = asked or dice.random() < (0.1 * complaints if won else 0.1)
+            pairs.append(disagreement(identity, won, ASKED if came else None, asked=asked))
+        state = LabelState("2", NOON + timedelta(days=1), propensity=0.5, unasked=False)
+        evidence = shadow_evidence(pairs, RULES, same_label, state)
+        found.append(evidence.quality.difference)
+    assert sum(found) / len(found) == pytest.approx(-0.04, abs=0.008)
+
+
+def agreement(number: int) -> Pair:
+    row = outcome(number)
+    row = replace(row, id=f"alike {number}")
+    return row, row
 
 
 @pytest.mark.slow

@@ -53,6 +53,15 @@ def trial(
     return TrialEvidence("canary", requests, quality, errors, slow)
 
 
+def seen_last(low: float) -> Comparison:
+    """Too wide an interval at all checks, and the one of the last look."""
+    return replace(compared(-0.1, 0.08), last=Interval(low, 0.03, 0.92))
+
+
+def waits(quality: Comparison, errors: Comparison = FINE) -> TrialEvidence:
+    return replace(trial(quality=quality, errors=errors, requests=2000), awaited=7)
+
+
 @pytest.mark.parametrize(
     ("evidence", "outcome", "says"),
     [
@@ -66,9 +75,18 @@ def trial(
         (trial(quality=UNKNOWN), "continue", "0 and 0 rows"),
         (trial(quality=UNKNOWN, requests=2000), "promote", "on errors and slow answers alone"),
         (trial(quality=UNKNOWN, errors=compared(-0.06, 0.06), requests=2000), "abort", "errors are still not shown"),
-        (trial(quality=compared(-0.1, 0.08), requests=2000), "promote", "the observed quality is within"),
+        (
+            trial(quality=compared(-0.1, 0.08), requests=2000),
+            "abort",
+            "it is not shown that the challenger is not worse",
+        ),
+        (trial(quality=seen_last(-0.04), requests=2000), "promote", "at the last look 92% interval -4.0 to"),
+        (trial(quality=seen_last(-0.06), requests=2000), "abort", "at the last look 92% interval -6.0 to"),
         (trial(quality=compared(-0.2, 0.04), requests=2000), "abort", "although the interval includes the margin"),
-        (trial(slow=compared(0.01, 0.04), requests=2000), "promote", "the observed quality is within"),
+        (trial(slow=compared(0.01, 0.04), requests=2000), "promote", "is not worse than the champion by the margin"),
+        (waits(FINE), "promote", "is not worse than the champion by the margin"),
+        (waits(compared(-0.1, 0.08)), "continue", "waits for 7 labels (`perpetune labels`), each for at most 7 days"),
+        (waits(compared(-0.1, 0.08), errors=compared(-0.06, 0.06)), "abort", "errors are still not shown"),
     ],
 )
 def test_verdicts_on_a_trial(evidence: TrialEvidence, outcome: str, says: str) -> None:
@@ -76,6 +94,48 @@ def test_verdicts_on_a_trial(evidence: TrialEvidence, outcome: str, says: str) -
     assert verdict.outcome == outcome
     assert says in verdict.reasons[0]
     assert all(reason.endswith(".") for reason in verdict.reasons)
+
+
+def of_disagreements(low: float, labels: int, asked: int) -> Comparison:
+    return replace(compared(low, 0.06, 2000), differing=200, labels=labels, asked=asked, difference=-0.02)
+
+
+@pytest.mark.parametrize(
+    ("quality", "accepted", "outcome", "says"),
+    [
+        (UNKNOWN, "never", "abort", "quality is not known, and release.accept_unproven is never"),
+        (UNKNOWN, "unlabelled", "promote", "on errors and slow answers alone"),
+        (
+            of_disagreements(-0.06, 0, 40),
+            "unlabelled",
+            "promote",
+            "0 of 200 requests that are answered differently are",
+        ),
+        (of_disagreements(-0.06, 19, 40), "unlabelled", "promote", "so that the trial would not have found a loss"),
+        (of_disagreements(-0.06, 20, 40), "unlabelled", "abort", "it is not shown that the challenger is not worse"),
+        (of_disagreements(-0.06, 20, 40), "never", "abort", "it is not shown that the challenger is not worse"),
+        (of_disagreements(-0.06, 20, 40), "observed", "promote", "the observed quality is within"),
+        (
+            replace(of_disagreements(-0.4, 3, 40), difference=-0.2),
+            "unlabelled",
+            "abort",
+            "although the interval includes",
+        ),
+        (
+            of_disagreements(-0.04, 0, 0),
+            "never",
+            "promote",
+            "2,000 requests, of which 200 are answered differently and 0",
+        ),
+    ],
+)
+def test_what_is_promoted_without_proof_is_a_setting(
+    quality: Comparison, accepted: str, outcome: str, says: str
+) -> None:
+    rules = RULES.model_copy(update={"accept_unproven": accepted})
+    verdict = should_release(trial(quality=quality, requests=2000), rules)
+    assert verdict.outcome == outcome
+    assert says in verdict.reasons[0]
 
 
 ORDER = {"abort": 0, "continue": 1, "promote": 2}
@@ -205,3 +265,11 @@ def test_the_end_of_a_trial_says_what_its_few_labels_would_miss() -> None:
     assert missed_harm(few, 0.05) == pytest.approx(np.mean(differences >= -0.05), abs=0.04)
     many = replace(few, rows=2000, champion_rows=2000)
     assert missed_harm(many, 0.05) < 0.001
+
+
+def test_so_does_the_end_of_a_trial_on_the_same_requests() -> None:
+    """2,000 requests of which 400 are answered differently, 40 labels, and a challenger that is ten points worse."""
+    few = replace(of_disagreements(-0.2, 40, 40), differing=400)
+    rng = np.random.default_rng(3)
+    differences = 0.2 * (2 * rng.binomial(40, 0.25, 20_000) / 40 - 1)
+    assert missed_harm(few, 0.05) == pytest.approx(np.mean(differences >= -0.05), abs=0.02)

@@ -332,6 +332,22 @@ def test_a_canary_answers_its_share_and_the_champion_the_rest(source: FakeSource
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_in_a_canary_the_champion_answers_the_same_requests_unseen(
+    source: FakeSource, release_params: ReleaseParams, is_paired: bool
+) -> None:
+    async def run() -> None:
+        params = release_params.model_copy(update={"paired": is_paired, "parity_prompts": 0})
+        following = Follower(source, FakeEngine(), Metrics(), 0.02, params, 16)
+        source.trial = Trial("2", "canary", 1.0)
+        await following.refresh_now()
+        with following.using(key="anybody") as routed:
+            assert (routed.release.version, routed.route) == ("2", "canary")
+            assert (routed.shadow.version if routed.shadow else None) == ("1" if is_paired else None)
+
+    asyncio.run(run())
+
+
 def test_a_shadow_never_answers(source: FakeSource) -> None:
     async def run() -> None:
         following = follower(source, FakeEngine())
