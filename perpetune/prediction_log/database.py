@@ -62,6 +62,14 @@ def writing(log: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def update_statistics(log: Engine) -> None:
+    """Let the database look at samples of its tables, which its query plans go by. PostgreSQL does so by itself too."""
+    with writing(log) as connection:
+        if log.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
+        connection.exec_driver_sql("ANALYZE")
+
+
 def error_text(fault: Exception) -> str:
     """The database's error message in one line, without the statement and its values."""
     cause = getattr(fault, "orig", None) or fault
