@@ -115,7 +115,7 @@ def fill(log: Engine, rows: int) -> None:
         if log.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA cache_size = -2000000")
         for statement in _statements(log.dialect.name, rows):
-            connection.exec_driver_sql(statement)
+            connection.execute(text(statement.replace(":", "\\:")))
     with log.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if log.dialect.name == "postgresql":  # what autovacuum does within minutes
             connection.exec_driver_sql("VACUUM ANALYZE")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -37,8 +37,10 @@ from perpetune.records import Prediction
 
 UNLABELLED = 3000
 """Newest requests without a label whose times are read, to see up to when all are labelled."""
-LABELLED = 5000
+LABELLED = 3000
 """Newest labelled requests that say how late labels come."""
+_OLD = 101  # of the requests before these, which say since when
+_CLOCKS = timedelta(days=1)  # by which a gateway's clock may be behind another's
 Key = datetime | None
 """Of a group: when a lot drew its requests; None for those that no lot drew."""
 
@@ -105,10 +107,15 @@ def settled_until(
 def _time_of_labelled(
     connection: Connection, task: str, version: str | None, accepted: ColumnElement[bool]
 ) -> datetime | None:
-    """When the last of the newest `LABELLED` requests with a label or a label request was answered; None if all are few."""
-    known = predictions.c.id.in_(_labelled_or_asked(task, version, accepted))
-    times = select(predictions.c.time).where(*_whole(task, version), known).order_by(predictions.c.time.desc())
-    return connection.execute(times.offset(LABELLED - 1).limit(1)).scalar()
+    """About when the last of the newest `LABELLED` labelled requests was answered; None if there are fewer.
+
+    It is a median of some, because single labels come late.
+    """
+    of_version = [feedback.c.version == version] if version else []
+    ids = select(feedback.c.request_id).where(feedback.c.task == task, *of_version, accepted)
+    ids = ids.order_by(feedback.c.id.desc()).offset(LABELLED).limit(_OLD)
+    times = connection.execute(select(predictions.c.time).where(predictions.c.id.in_(ids))).scalars().all()
+    return sorted(times)[len(times) // 2] if len(times) else None
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def _known(
     query = select(*columns, admitted.exists().label("admitted"), number.label("first_label"))
     query = query.add_columns(*provenance_columns(task)).select_from(joined())
     rows = connection.execute(
-        query.where(*whole, predictions.c.id.in_(_labelled_or_asked(task, version, accepted)))
+        query.where(*whole, predictions.c.id.in_(_labelled_or_asked(task, version, accepted, since)))
     ).all()
     counted = select(func.count()).select_from(predictions).where(*whole) if since else _whole_answers(task, version)
     answered = connection.execute(counted).scalar_one()
@@ -155,11 +162,17 @@ def _whole(task: str, version: str | None) -> list[ColumnElement[bool]]:
     return [predictions.c.task == task, *of_version, is_whole()]
 
 
-def _labelled_or_asked(task: str, version: str | None, accepted: ColumnElement[bool]) -> CompoundSelect[tuple[str]]:
-    """The ids of requests with a label or a label request: few of all, so reads start at them."""
-    of_version = [feedback.c.version == version] if version else []
-    labelled = select(feedback.c.request_id).where(feedback.c.task == task, *of_version, accepted)
-    return labelled.union(select(label_requests.c.request_id))
+def _labelled_or_asked(
+    task: str, version: str | None, accepted: ColumnElement[bool], since: datetime | None
+) -> CompoundSelect[tuple[str]]:
+    """The ids of requests with a label or a label request: few of all, so reads start at them.
+
+    With `since`, all those of requests that were answered since then are among them.
+    """
+    mine = [feedback.c.task == task, accepted]
+    mine += [feedback.c.version == version] if version else []
+    mine += [feedback.c.time >= since - _CLOCKS] if since else []
+    return select(feedback.c.request_id).where(*mine).union(select(label_requests.c.request_id))
 
 
 def _whole_answers(task: str, version: str | None) -> Select[tuple[int]]:

@@ -27,6 +27,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from perpetune.errors import PerpetuneError
 
 BUSY_SECONDS = 5.0
+_FEW = 100  # rows, of which any query plan is quick
 _MIGRATION_LOCK = 0x70657270  # the key of PostgreSQL's advisory lock, an arbitrary constant
 _one_migration = threading.Lock()  # Alembic's context is global to the process
 
@@ -42,6 +43,7 @@ def open_log(url: str) -> Engine:
     engine = _sqlite(target) if target.get_backend_name() == "sqlite" else _postgresql(target)
     try:
         _migrate(engine)
+        _refresh_statistics(engine)
     except CommandError:
         raise PerpetuneError(
             "the prediction log was created by a newer perpetune", where=shown, do="upgrade perpetune here too"
@@ -63,7 +65,7 @@ def writing(log: Engine) -> Iterator[Connection]:
 
 
 def update_statistics(log: Engine) -> None:
-    """Let the database look at samples of its tables, which its query plans go by. PostgreSQL does so by itself too."""
+    """Let the database sample its tables: query plans go by that. PostgreSQL does so by itself too."""
     with writing(log) as connection:
         if log.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
@@ -182,3 +184,16 @@ def _migrate(log: Engine) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _refresh_statistics(log: Engine) -> None:
+    """Update SQLite's statistics once the log has grown tenfold: without, it would take every index for a good one."""
+    if log.dialect.name != "sqlite":
+        return
+    with log.connect() as connection:
+        answers = connection.exec_driver_sql("SELECT coalesce(sum(answers), 0) FROM answer_counts").scalar_one()
+        known = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").scalar()
+        stat = "SELECT stat FROM sqlite_stat1 WHERE idx = 'predictions_task_time'"
+        before = connection.exec_driver_sql(stat).scalar() if known else None
+    if answers >= 10 * max(_FEW, int(str(before or "0").split()[0])):
+        update_statistics(log)
