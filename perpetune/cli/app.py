@@ -10,6 +10,7 @@ from perpetune.cli import (
     alerts,
     annotate,
     data,
+    databases,
     datasets,
     doctor,
     history,
@@ -36,6 +37,7 @@ for module in (workspace, services, data, loop, versions, doctor, history):
 app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(alerts.commands, name="alerts")
+app.add_typer(databases.commands, name="db")
 app.add_typer(params.commands, name="params")
 app.add_typer(imports.commands, name="import")
 app.add_typer(annotate.commands, name="annotate")

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Engine,
     create_engine,
     event,
+    inspect,
     text,
 )
 from sqlalchemy.engine import URL, make_url
@@ -27,6 +28,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from perpetune.errors import PerpetuneError
 
 BUSY_SECONDS = 5.0
+MOVED = "perpetune_log_moved"  # a table with the address of the log, if it was moved (see `moving`)
 _FEW = 100  # rows, of which any query plan is quick
 _MIGRATION_LOCK = 0x70657270  # the key of PostgreSQL's advisory lock, an arbitrary constant
 _one_migration = threading.Lock()  # Alembic's context is global to the process
@@ -42,6 +44,7 @@ def open_log(url: str) -> Engine:
     shown = target.set(query={}).render_as_string(hide_password=True)
     engine = _sqlite(target) if target.get_backend_name() == "sqlite" else _postgresql(target)
     try:
+        _require_not_moved(engine, shown)
         _migrate(engine)
         _refresh_statistics(engine)
     except CommandError:
@@ -174,6 +177,17 @@ def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads before it writes takes the write lock at once, because SQLite cannot upgrade it later.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _require_not_moved(log: Engine, shown: str) -> None:
+    """Raises PerpetuneError if the log was moved to another database."""
+    if not inspect(log).has_table(MOVED):
+        return
+    with log.connect() as connection:
+        address = connection.exec_driver_sql(f"SELECT address FROM {MOVED}").scalar()
+    raise PerpetuneError(
+        f"the prediction log was moved to {address}", where=shown, do="set PERPETUNE_DATABASE_URL to that database"
+    )
 
 
 def _migrate(log: Engine) -> None:
