@@ -103,7 +103,8 @@ def _copy(source: Connection, target: Engine, table: Table, say: Say) -> int:
 
 def _batches(source: Connection, table: Table) -> Iterator[Sequence[dict[str, Any]]]:
     """In the order of the key, so that the pages of the new log are written one after the other."""
-    rows = source.execution_options(yield_per=BATCH).execute(select(table).order_by(*table.primary_key.columns))
+    everything = select(table).order_by(*table.primary_key.columns)
+    rows = source.execute(everything, execution_options={"yield_per": BATCH})
     for batch in rows.mappings().partitions():
         yield [dict(row) for row in batch]
 
