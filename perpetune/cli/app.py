@@ -9,6 +9,7 @@ import typer
 from perpetune.cli import (
     alerts,
     annotate,
+    backup,
     data,
     databases,
     datasets,
@@ -38,6 +39,7 @@ app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(alerts.commands, name="alerts")
 app.add_typer(databases.commands, name="db")
+app.add_typer(backup.commands, name="backup")
 app.add_typer(params.commands, name="params")
 app.add_typer(imports.commands, name="import")
 app.add_typer(annotate.commands, name="annotate")
