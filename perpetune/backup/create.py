@@ -27,7 +27,8 @@ LOG = "log"  # the name of the prediction log among the databases
 _PACKAGES = ("perpetune", "mlflow", "prefect", "dvc", "sqlalchemy")
 # In the home folder: what the next run makes again, or gets from MLflow.
 _MADE_AGAIN = ("logs", "releases", "checkpoints", "reproductions", "runs", "addresses.env", "up.lock")
-_OF_ROOT = ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config", ".dvc/config.local", "output_schema.json")
+_OF_DVC = ("dvc.lock", ".dvc/config", ".dvc/config.local")
+_SECRETS = (".env",)
 _SQLITE = b"SQLite format 3\x00"
 _CHUNK = 1 << 20
 
@@ -72,12 +73,20 @@ def _copied(workspace: Workspace, place: Place, dumps: Mapping[str, str], say: S
         yield _dump(place, name, url)
     yield from _databases(place, root, _sqlite_files(workspace))
     say("settings and data")
-    yield from _files(place, root, (root / name for name in _OF_ROOT))
+    yield from _files(place, root, (root / name for name in _OF_DVC))
+    yield from _files(place, root, _own_files(root))
     yield from _files(place, root, _below(root / "data"))
     say("artefacts, caches and the data of all versions")
     kept = (path for path in _below(home, _MADE_AGAIN) if "spool" not in path.relative_to(home).parts[:1])
     yield from _files(place, root, (path for path in kept if not _is_sqlite(path)))
     yield from _files(place, root, _below(root / ".dvc" / "cache"))
+
+
+def _own_files(root: Path) -> Iterator[Path]:
+    """Settings, sources and code that lie in the workspace's folder itself; further folders are Git's."""
+    for path in sorted(root.iterdir()):
+        if path.is_file() and path.name not in (*_SECRETS, *_OF_DVC) and not _is_sqlite(path):
+            yield path
 
 
 def _sqlite_files(workspace: Workspace) -> list[Path]:

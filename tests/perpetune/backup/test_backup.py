@@ -41,6 +41,8 @@ def workspace(tmp_path: Path, prediction: Callable[..., Prediction]) -> Workspac
     root = tmp_path / "workspace"
     for name, content in {
         "params.yaml": PARAMS,
+        "rules.py": "RULES = []",
+        ".env": "PASSWORD=secret",
         "data/inbox/rows.jsonl": '{"input": "a"}\n',
         ".dvc/cache/files/md5/ab/cd": "object",
         ".perpetune/spool/1-2.jsonl": '{"prediction": {}}\n',
@@ -68,7 +70,14 @@ def test_what_comes_back_is_what_was_there(workspace: Workspace, tmp_path: Path)
     assert read_manifest(Place(str(tmp_path / "backup"))) == made
     restored = tmp_path / "restored"
     restore_backup(str(tmp_path / "backup"), restored, quiet)
-    for name in ("params.yaml", "data/inbox/rows.jsonl", ".dvc/cache/files/md5/ab/cd", ".perpetune/spool/1-2.jsonl"):
+    assert not (restored / ".env").exists()
+    for name in (
+        "params.yaml",
+        "rules.py",
+        "data/inbox/rows.jsonl",
+        ".dvc/cache/files/md5/ab/cd",
+        ".perpetune/spool/1-2.jsonl",
+    ):
         assert (restored / name).read_bytes() == (workspace.root / name).read_bytes()
     assert (restored / ".perpetune/spool/group.key").stat().st_mode & 0o777 == 0o600
     assert (restored / ".dvc/cache/files/md5/ab/cd").stat().st_mode & 0o777 == 0o444
@@ -116,7 +125,7 @@ def test_what_is_not_finished_is_no_backup(workspace: Workspace, tmp_path: Path)
 
 def test_a_folder_with_files_is_not_restored_into(workspace: Workspace, tmp_path: Path) -> None:
     create_backup(workspace, str(tmp_path / "backup"), quiet)
-    with pytest.raises(PerpetuneError, match=r"not empty: \.dvc, \.perpetune, data, params\.yaml"):
+    with pytest.raises(PerpetuneError, match=r"not empty: \.dvc, \.env, \.perpetune, data, params\.yaml"):
         restore_backup(str(tmp_path / "backup"), workspace.root, quiet)
 
 
