@@ -19,6 +19,7 @@ from perpetune.cli import (
     keys,
     loop,
     params,
+    retention,
     rules,
     services,
     versions,
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (workspace, services, data, loop, versions, doctor, history):
+for module in (workspace, services, data, loop, versions, doctor, history, retention):
     app.add_typer(module.commands)
 app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
