@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mlflow.artifacts import list_artifacts
 from mlflow.entities import ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
@@ -29,7 +28,7 @@ def old_reports(experiment: str, name: str, before: datetime, kept_outcomes: fro
     for run in _runs(experiment, before):
         if run.data.tags.get("decision") in kept_outcomes or _GONE in run.data.tags:
             continue
-        found = [each for each in list_artifacts(artifact_uri=run.info.artifact_uri) if each.path == name]
+        found = [each for each in get_artifact_repository(run.info.artifact_uri).list_artifacts() if each.path == name]
         yield from (OldReport(run.info.run_id, run.info.artifact_uri, name, each.file_size or 0) for each in found)
 
 
