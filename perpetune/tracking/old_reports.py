@@ -34,7 +34,8 @@ def old_reports(experiment: str, name: str, before: datetime, kept_outcomes: fro
 
 def delete_report(report: OldReport) -> None:
     """Delete the report; the run with its numbers and its decision record stays."""
-    get_artifact_repository(report.artifact_uri).delete_artifacts(report.name)
+    store: Any = get_artifact_repository(report.artifact_uri)
+    store.delete_artifacts(report.name)
     MlflowClient().set_tag(report.run_id, _GONE, "true")
 
 
