@@ -10,7 +10,9 @@ from perpetune.cli import (
     alerts,
     annotate,
     audit,
+    backup,
     data,
+    databases,
     datasets,
     doctor,
     history,
@@ -18,6 +20,7 @@ from perpetune.cli import (
     keys,
     loop,
     params,
+    retention,
     rules,
     services,
     versions,
@@ -32,12 +35,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (workspace, services, data, loop, versions, doctor, history):
+for module in (workspace, services, data, loop, versions, doctor, history, retention):
     app.add_typer(module.commands)
 app.add_typer(datasets.commands, name="data")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(alerts.commands, name="alerts")
 app.add_typer(audit.commands, name="audit")
+app.add_typer(databases.commands, name="db")
+app.add_typer(backup.commands, name="backup")
 app.add_typer(params.commands, name="params")
 app.add_typer(imports.commands, name="import")
 app.add_typer(annotate.commands, name="annotate")

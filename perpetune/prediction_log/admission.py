@@ -8,10 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Engine,
+    Integer,
+    Row,
+    Select,
+    cast,
+    exists,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from perpetune.prediction_log.cut_off import is_whole
@@ -20,11 +32,15 @@ from perpetune.prediction_log.label_delays import LabelledGroup, ripe
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
 from perpetune.prediction_log.provenance import joined, provenance, provenance_columns
 from perpetune.prediction_log.queries import newest_predictions, prediction_of
-from perpetune.prediction_log.tables import admitted_labels, feedback, label_requests, predictions
+from perpetune.prediction_log.tables import admitted_labels, answer_counts, feedback, label_requests, predictions
 from perpetune.records import Prediction
 
 UNLABELLED = 3000
 """Newest requests without a label whose times are read, to see up to when all are labelled."""
+LABELLED = 3000
+"""Newest labelled requests that say how late labels come."""
+_OLD = 101  # of the requests before these, which say since when
+_CLOCKS = timedelta(days=1)  # by which a gateway's clock may be behind another's
 Key = datetime | None
 """Of a group: when a lot drew its requests; None for those that no lot drew."""
 
@@ -88,8 +104,26 @@ def awaited(log: Engine, task: str, now: datetime, rule: LabelRule = ANY_LABEL) 
 def settled_until(
     connection: Connection, task: str, version: str | None, now: datetime, accepted: ColumnElement[bool]
 ) -> datetime:
-    """Of requests up to then that no lot drew, nearly all labels that will come have come."""
-    return _ripe_until(_known(connection, task, version, accepted), now)[None]
+    """Of requests up to then that no lot drew, nearly all labels that will come have come.
+
+    The newest `LABELLED` labelled requests, and what was answered since the oldest of them, say so.
+    """
+    since = _time_of_labelled(connection, task, version, accepted)
+    return _ripe_until(_known(connection, task, version, accepted, since), now)[None]
+
+
+def _time_of_labelled(
+    connection: Connection, task: str, version: str | None, accepted: ColumnElement[bool]
+) -> datetime | None:
+    """About when the last of the newest `LABELLED` labelled requests was answered; None if there are fewer.
+
+    It is a median of some, because single labels come late.
+    """
+    of_version = [feedback.c.version == version] if version else []
+    ids = select(feedback.c.request_id).where(feedback.c.task == task, *of_version, accepted)
+    ids = ids.order_by(feedback.c.id.desc()).offset(LABELLED).limit(_OLD)
+    times = connection.execute(select(predictions.c.time).where(predictions.c.id.in_(ids))).scalars().all()
+    return sorted(times)[len(times) // 2] if len(times) else None
 
 
 @dataclass(frozen=True)
@@ -104,23 +138,56 @@ class _Known:
     older: int
 
 
-def _known(connection: Connection, task: str, version: str | None, accepted: ColumnElement[bool]) -> _Known:
+def _known(
+    connection: Connection,
+    task: str,
+    version: str | None,
+    accepted: ColumnElement[bool],
+    since: datetime | None = None,
+) -> _Known:
     mine = (feedback.c.request_id == predictions.c.id, accepted)
     labelled = select(func.min(feedback.c.time)).where(*mine).scalar_subquery()
     number = select(func.min(feedback.c.id)).where(*mine).scalar_subquery()
     admitted = select(admitted_labels.c.number).where(admitted_labels.c.request_id == predictions.c.id)
     columns = (predictions.c.id, predictions.c.time, label_requests.c.time.label("asked"), labelled.label("labelled"))
-    whole = [predictions.c.task == task, is_whole(), *([predictions.c.version == version] if version else [])]
+    whole = [*_whole(task, version), *([predictions.c.time >= since] if since else [])]
     query = select(*columns, admitted.exists().label("admitted"), number.label("first_label"))
     query = query.add_columns(*provenance_columns(task)).select_from(joined())
-    known = or_(labelled.is_not(None), label_requests.c.request_id.is_not(None))
-    rows = connection.execute(query.where(*whole, known)).all()
-    answered = connection.execute(select(func.count()).select_from(predictions).where(*whole)).scalar_one()
+    rows = connection.execute(
+        query.where(*whole, predictions.c.id.in_(_labelled_or_asked(task, version, accepted, since)))
+    ).all()
+    counted = select(func.count()).select_from(predictions).where(*whole) if since else _whole_answers(task, version)
+    answered = connection.execute(counted).scalar_one()
     asked = exists().where(label_requests.c.request_id == predictions.c.id)
     said = exists().where(feedback.c.request_id == predictions.c.id, accepted)
     others = select(predictions.c.time).where(*whole, ~asked, ~said).order_by(predictions.c.time.desc())
     unlabelled = connection.execute(others.limit(UNLABELLED)).scalars().all()
     return _Known(rows, unlabelled, answered - len(rows) - len(unlabelled))
+
+
+def _whole(task: str, version: str | None) -> list[ColumnElement[bool]]:
+    of_version = [predictions.c.version == version] if version else []
+    return [predictions.c.task == task, *of_version, is_whole()]
+
+
+def _labelled_or_asked(
+    task: str, version: str | None, accepted: ColumnElement[bool], since: datetime | None
+) -> CompoundSelect[tuple[str]]:
+    """The ids of requests with a label or a label request: few of all, so reads start at them.
+
+    With `since`, all those of requests that were answered since then are among them.
+    """
+    mine = [feedback.c.task == task, accepted]
+    mine += [feedback.c.version == version] if version else []
+    mine += [feedback.c.time >= since - _CLOCKS] if since else []
+    return select(feedback.c.request_id).where(*mine).union(select(label_requests.c.request_id))
+
+
+def _whole_answers(task: str, version: str | None) -> Select[tuple[int]]:
+    """The number of answers that were not cut off."""
+    counted = func.coalesce(func.sum(answer_counts.c.answers - answer_counts.c.cut_off), 0)
+    of_version = [answer_counts.c.version == version] if version else []
+    return select(cast(counted, Integer)).where(answer_counts.c.task == task, *of_version)
 
 
 def _ripe_until(known: _Known, now: datetime) -> dict[Key, datetime]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Engine,
     create_engine,
     event,
+    inspect,
     text,
 )
 from sqlalchemy.engine import URL, make_url
@@ -27,6 +28,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from perpetune.errors import PerpetuneError
 
 BUSY_SECONDS = 5.0
+MOVED = "perpetune_log_moved"  # a table with the address of the log, if it was moved (see `moving`)
+_FEW = 100  # rows, of which any query plan is quick
 _MIGRATION_LOCK = 0x70657270  # the key of PostgreSQL's advisory lock, an arbitrary constant
 _one_migration = threading.Lock()  # Alembic's context is global to the process
 
@@ -41,7 +44,9 @@ def open_log(url: str) -> Engine:
     shown = target.set(query={}).render_as_string(hide_password=True)
     engine = _sqlite(target) if target.get_backend_name() == "sqlite" else _postgresql(target)
     try:
+        _require_not_moved(engine, shown)
         _migrate(engine)
+        _refresh_statistics(engine)
     except CommandError:
         raise PerpetuneError(
             "the prediction log was created by a newer perpetune", where=shown, do="upgrade perpetune here too"
@@ -60,6 +65,14 @@ def writing(log: Engine) -> Iterator[Connection]:
     """A transaction that may write."""
     with log.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
+
+
+def update_statistics(log: Engine) -> None:
+    """Let the database sample its tables: query plans go by that. PostgreSQL does so by itself too."""
+    with writing(log) as connection:
+        if log.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
+        connection.exec_driver_sql("ANALYZE")
 
 
 def error_text(fault: Exception) -> str:
@@ -166,6 +179,17 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _require_not_moved(log: Engine, shown: str) -> None:
+    """Raises PerpetuneError if the log was moved to another database."""
+    if not inspect(log).has_table(MOVED):
+        return
+    with log.connect() as connection:
+        address = connection.exec_driver_sql(f"SELECT address FROM {MOVED}").scalar()
+    raise PerpetuneError(
+        f"the prediction log was moved to {address}", where=shown, do="set PERPETUNE_DATABASE_URL to that database"
+    )
+
+
 def _migrate(log: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
@@ -174,3 +198,16 @@ def _migrate(log: Engine) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _refresh_statistics(log: Engine) -> None:
+    """Update SQLite's statistics once the log has grown tenfold: without, it would take every index for a good one."""
+    if log.dialect.name != "sqlite":
+        return
+    with log.connect() as connection:
+        answers = connection.exec_driver_sql("SELECT coalesce(sum(answers), 0) FROM answer_counts").scalar_one()
+        known = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").scalar()
+        stat = "SELECT stat FROM sqlite_stat1 WHERE idx = 'predictions_task_time'"
+        before = connection.exec_driver_sql(stat).scalar() if known else None
+    if answers >= 10 * max(_FEW, int(str(before or "0").split()[0])):
+        update_statistics(log)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sqlalchemy import Engine, exists, func, select
+from sqlalchemy import Engine, case, func, select
 
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
-from perpetune.prediction_log.provenance import joined
-from perpetune.prediction_log.tables import feedback, label_requests, predictions
+from perpetune.prediction_log.tables import feedback, label_requests
 
 NAMES = {"lot": "by lot", "doubt": "for doubt", "disagreement": "for a disagreement", "unasked": "unasked"}
 
 
 def label_counts(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> dict[str, int]:
     """Labelled requests by how they were chosen; ways in which none came are left out. A client's own lot is a lot."""
-    mine = (feedback.c.request_id == predictions.c.id, feedback.c.propensity.is_not(None))
-    by_client = exists().where(*mine)
+    by_client = func.max(case((feedback.c.propensity.is_not(None), 1), else_=0)).label("by_client")
     with log.connect() as connection:
-        labelled = exists().where(feedback.c.request_id == predictions.c.id, rule.accepted(connection, task))
-        rows = select(label_requests.c.why, by_client, func.count()).select_from(joined())
-        rows = rows.where(predictions.c.task == task, labelled).group_by(label_requests.c.why, by_client)
-        found = connection.execute(rows).all()
+        labelled = func.max(case((rule.accepted(connection, task), 1), else_=0))
+        requests = select(feedback.c.request_id, by_client).where(feedback.c.task == task).having(labelled == 1)
+        of_request = requests.group_by(feedback.c.version, feedback.c.request_id).subquery()
+        asked = label_requests.c.request_id == of_request.c.request_id
+        rows = select(label_requests.c.why, of_request.c.by_client, func.count())
+        rows = rows.select_from(of_request.join(label_requests, asked, isouter=True))
+        found = connection.execute(rows.group_by(label_requests.c.why, of_request.c.by_client)).all()
     counts: Counter[str] = Counter()
     for why, client, count in found:
         counts[why or ("lot" if client else "unasked")] += count

@@ -196,5 +196,7 @@ def count_unasked(log: Engine, request_ids: Collection[str]) -> int:
 
 def _open(task: str, version: str | None, accepted: ColumnElement[bool]) -> ColumnElement[bool]:
     labelled = exists().where(feedback.c.request_id == label_requests.c.request_id, accepted)
-    mine = [predictions.c.id == label_requests.c.request_id, predictions.c.task == task, ~labelled]
+    # The second says nothing new. SQLite would read all predictions of the task without it.
+    asked = predictions.c.id.in_(select(label_requests.c.request_id))
+    mine = [predictions.c.id == label_requests.c.request_id, asked, predictions.c.task == task, ~labelled]
     return and_(*mine, *([predictions.c.version == version] if version else []))

@@ -16,7 +16,7 @@ from sqlalchemy import JSON, ColumnElement, Connection, Text, cast, func, litera
 from perpetune.curation.text import normalised, shortened
 from perpetune.output_schema import InvalidOutput, OutputSchema
 from perpetune.params import Params
-from perpetune.prediction_log.tables import feedback, predictions
+from perpetune.prediction_log.tables import feedback
 
 MAX_CHARS = 4000  # the default of clean.max_output_chars
 _NAMED = 30  # labels that an error names
@@ -117,9 +117,8 @@ def is_score() -> ColumnElement[bool]:
 
 
 def _distinct_labels(connection: Connection, task: str) -> list[str]:
-    of_task = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
-    labels = select(feedback.c.label).distinct().select_from(of_task)
-    return list(connection.execute(labels.where(from_labels(task), feedback.c.label.is_not(None))).scalars())
+    labels = select(feedback.c.label).distinct().where(feedback.c.task == task, feedback.c.label.is_not(None))
+    return list(connection.execute(labels).scalars())
 
 
 def from_labels(task: str) -> ColumnElement[bool]:

@@ -26,11 +26,8 @@ def provenance_columns(task: str) -> tuple[ColumnElement[Any], ...]:
     """
     mine = (feedback.c.request_id == predictions.c.id, feedback.c.propensity.is_not(None))
     by_client = select(feedback.c.propensity).where(*mine).order_by(feedback.c.id.desc()).limit(1).scalar_subquery()
-    other = predictions.alias()
-    of_task = feedback.join(other, feedback.c.request_id == other.c.id)
-    smallest = (
-        select(func.min(feedback.c.propensity)).select_from(of_task).where(other.c.task == task).scalar_subquery()
-    )
+    of_task = (feedback.c.task == task, feedback.c.propensity.is_not(None))
+    smallest = select(func.min(feedback.c.propensity)).where(*of_task).scalar_subquery()
     asked = (label_requests.c.why, label_requests.c.propensity.label("asked_propensity"), label_requests.c.weight)
     return *asked, by_client.label("by_client"), smallest.label("smallest_by_client")
 

@@ -11,7 +11,7 @@ from sqlalchemy import (
     Engine,
     Row,
     Select,
-    exists,
+    case,
     func,
     select,
 )
@@ -21,7 +21,7 @@ from perpetune.curation.text import fingerprint, normalised
 from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
 from perpetune.prediction_log.provenance import joined, may_judge, provenance, provenance_columns
-from perpetune.prediction_log.tables import feedback, predictions
+from perpetune.prediction_log.tables import answer_counts, feedback, predictions
 from perpetune.records import Example, Message, Prediction
 
 BATCH = 500  # ids in one query
@@ -113,20 +113,18 @@ def labelled_examples(log: Engine, task: str, rule: LabelRule = ANY_LABEL, *, un
     """
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
-        labelled = newest_predictions(task, None, accepted).where(_has_label(accepted))
+        labelled = newest_predictions(task, None, accepted).where(_has_label(task, accepted))
         rows = connection.execute(labelled.add_columns(may_judge(unasked=unasked).label("judges"))).all()
     return [_example(prediction_of(row, rule), TRAFFIC if row.judges else IN_DOUBT) for row in reversed(rows)]
 
 
 def labelled_since(log: Engine, task: str, since: datetime | None, rule: LabelRule = ANY_LABEL) -> int:
     """The number of answers whose first label came at or after this time; None: all labelled answers."""
-    first = func.min(feedback.c.time)
-    of_task = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
-    labelled = select(feedback.c.request_id).select_from(of_task).where(predictions.c.task == task)
+    labelled = select(feedback.c.request_id).where(feedback.c.task == task)
     if since is not None:
-        labelled = labelled.having(first >= since)
+        labelled = labelled.having(func.min(feedback.c.time) >= since)
     with log.connect() as connection:
-        labelled = labelled.where(rule.accepted(connection, task)).group_by(feedback.c.request_id)
+        labelled = labelled.where(rule.accepted(connection, task)).group_by(feedback.c.version, feedback.c.request_id)
         return connection.execute(select(func.count()).select_from(labelled.subquery())).scalar_one()
 
 
@@ -146,7 +144,7 @@ def labelled_history(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> lis
     with log.connect() as connection:
         accepted = rule.accepted(connection, task)
         labelled = newest_predictions(task, None, accepted).where(
-            _has_label(accepted), may_judge(unasked=True), is_whole()
+            _has_label(task, accepted), may_judge(unasked=True), is_whole()
         )
         known = _newest_feedback(feedback.c.time, accepted).label("known")
         rows = connection.execute(labelled.add_columns(known)).all()
@@ -157,25 +155,30 @@ def labelled_history(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> lis
 def counts(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> Counts:
     """Row counts of this task."""
     of_task = predictions.c.task == task
-    with_predictions = feedback.join(predictions, feedback.c.request_id == predictions.c.id)
-    answers = select(func.count(feedback.c.request_id.distinct())).select_from(with_predictions).where(of_task)
-
-    def count(connection: Connection, condition: ColumnElement[bool]) -> int:
-        return connection.execute(answers.where(condition)).scalar_one()
-
+    answers = select(answer_counts.c.version, answer_counts.c.answers).where(answer_counts.c.task == task)
     with log.connect() as connection:
-        versions = connection.execute(
-            select(predictions.c.version, func.count()).where(of_task).group_by(predictions.c.version)
-        ).all()
-        labelled = count(connection, rule.accepted(connection, task))
+        versions = {row.version: row.answers for row in connection.execute(answers)}
+        accepted, labelled, scored = _feedback_counts(connection, task, rule)
         return Counts(
-            predictions=sum(count for _, count in versions),
-            labelled=labelled,
-            scored=count(connection, feedback.c.score.is_not(None)),
+            predictions=sum(versions.values()),
+            labelled=accepted,
+            scored=scored,
             newest=connection.execute(select(func.max(predictions.c.time)).where(of_task)).scalar_one(),
-            versions={row[0]: row[1] for row in versions},
-            ignored=count(connection, feedback.c.label.is_not(None)) - labelled,
+            versions=versions,
+            ignored=labelled - accepted,
         )
+
+
+def _feedback_counts(connection: Connection, task: str, rule: LabelRule) -> tuple[int, int, int]:
+    """The number of answers with a label that the rule accepts, with any label, and with a score."""
+    conditions = (rule.accepted(connection, task), feedback.c.label.is_not(None), feedback.c.score.is_not(None))
+    has = [func.max(case((condition, 1), else_=0)).label(f"has_{n}") for n, condition in enumerate(conditions)]
+    # By version too, which the request determines: that is the order of the index.
+    of_request = select(*has).where(feedback.c.task == task).group_by(feedback.c.version, feedback.c.request_id)
+    of_request_rows = of_request.subquery()
+    totals = connection.execute(select(*(func.sum(column) for column in of_request_rows.c))).one()
+    accepted, labelled, scored = (int(total or 0) for total in totals)
+    return accepted, labelled, scored
 
 
 def _first_labels(accepted: ColumnElement[bool]) -> Any:
@@ -193,8 +196,9 @@ def _newest_feedback(column: ColumnElement[Any], condition: ColumnElement[bool])
     return newest.order_by(feedback.c.id.desc()).limit(1).scalar_subquery()
 
 
-def _has_label(accepted: ColumnElement[bool]) -> ColumnElement[bool]:
-    return exists().where(feedback.c.request_id == predictions.c.id, accepted)
+def _has_label(task: str, accepted: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a prediction of the task has a label. It starts at the labels, because most predictions have none."""
+    return predictions.c.id.in_(select(feedback.c.request_id).where(feedback.c.task == task, accepted))
 
 
 def newest_predictions(

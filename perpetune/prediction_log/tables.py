@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     false,
+    text,
 )
 
 from perpetune.prediction_log.storable import storable
@@ -82,7 +84,18 @@ predictions = Table(
     Column("client_id", StorableText),  # the id that the client gave to its request
     Column("other_outputs", JSON(none_as_null=True)),  # of the further answers, if n was above 1
     Index("predictions_task_time", "task", "time"),
+    Index("predictions_task_version_time", "task", "version", "time"),
     Index("predictions_client_id", "client_id"),
+)
+
+# Counted by triggers of `predictions` (see the migration 0009), because counting millions of rows takes seconds.
+answer_counts = Table(
+    "answer_counts",
+    metadata,
+    Column("task", StorableText, primary_key=True),
+    Column("version", StorableText, primary_key=True),
+    Column("answers", BigInteger, nullable=False),
+    Column("cut_off", BigInteger, nullable=False),  # of these answers, those that ended early
 )
 
 shadows = Table(
@@ -120,7 +133,18 @@ feedback = Table(
     Column("digest", StorableText, nullable=False),
     Column("choice", Integer, nullable=False, server_default="0"),  # the number of the answer, if n was above 1
     Column("propensity", Double),  # of a request that the client drew by a lot of its own
+    # Those of its prediction; a trigger fills them in, so that labels are found without reading all predictions.
+    Column("task", StorableText),
+    Column("version", StorableText),
     Index("feedback_request_digest", "request_id", "digest", unique=True),
+    Index("feedback_task_version_request", "task", "version", "request_id"),
+    Index(
+        "feedback_task_propensity",
+        "task",
+        "propensity",
+        sqlite_where=text("propensity IS NOT NULL"),
+        postgresql_where=text("propensity IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 

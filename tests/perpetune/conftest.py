@@ -80,7 +80,7 @@ def lay_out(root: Path, tiny_folder: Path, new_mlflow_store: Callable[[Path], st
     shutil.copy(ROOT / "dvc.yaml", root)
     store = new_mlflow_store(root)
     connect(store)
-    MlflowClient().create_experiment("colours", artifact_location=str(root / "artifacts"))
+    MlflowClient().create_experiment("colours", artifact_location=str(root / ".perpetune" / "artifacts"))
     addresses = Settings(mlflow_tracking_uri=store, database_url=f"sqlite:///{root / 'predictions.db'}")
     return Workspace(root, open_workspace(root).params, addresses)
 

@@ -137,6 +137,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     report = folder / REPORT
     drift = drift_report(window, params, report)
     log_file(run, report)
+    report.unlink()  # MLflow has it, 1.6 MB an hour
     decay_check = check_decay(traffic.labelled, window, reference, before, params)
     refreshes = refreshes_before(champion, workspace.params.refresh.cooldown_minutes)
     evidence = RetrainEvidence(

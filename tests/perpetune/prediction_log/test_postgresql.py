@@ -74,13 +74,15 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     log.dispose()
 
 
-def test_an_older_log_keeps_its_rows(postgres: Postgres, prediction: Callable[..., Prediction]) -> None:
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"])
+def test_an_older_log_keeps_its_rows(postgres: Postgres, prediction: Callable[..., Prediction], revision: str) -> None:
     log = open_log(postgres.url)
     delete_older(log, "reviews", datetime.now(UTC))
     record(log, [prediction(1)])
-    downgrade(log, "0004")
+    downgrade(log, revision)
     log.dispose()
     upgraded = open_log(postgres.url)
+    assert counts(upgraded, "reviews").versions == {"1": 1}
     add_feedback(upgraded, Feedback(request_id="chatcmpl-1", time=datetime.now(UTC), label="good"))
     assert recent_predictions(upgraded, "reviews", limit=None) == [prediction(1, label="good", chosen="unasked")]
     record(upgraded, [prediction(2, client_id="mine", other_outputs=("a", "b\0"))])

@@ -1,0 +1,1 @@
+"""What may be deleted because it is old or can be made again."""
