@@ -32,5 +32,10 @@ def _first_of_each(rows: Iterable[Prediction], seen: set[tuple[str, date]]) -> I
             yield row
 
 
+def cluster_and_day(row: Prediction | Example) -> str:
+    """The cluster of a row on the day of its request; on any day, if that is not known."""
+    return f"{cluster_of(row)} {row.time.date()}" if row.time else cluster_of(row)
+
+
 def _cluster_and_day(row: Prediction) -> tuple[str, date]:
     return cluster_of(row), row.time.date()
