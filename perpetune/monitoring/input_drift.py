@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from perpetune.monitoring.independent import cluster_and_day
+from perpetune.monitoring.independent import Clustered, cluster_and_day
 from perpetune.monitoring.window import Window, descriptors
 from perpetune.policy.retraining import InputDrift
-from perpetune.records import Example, Prediction
 from perpetune.statistics.two_sample import Floats, classifier_test, neighbour_test
 
 TEST = "classifier two-sample test"
@@ -50,6 +50,13 @@ class InputRow:
     vector: Vector | None = None
 
 
+class Request(Clustered, Protocol):
+    """A request or an example."""
+
+    @property
+    def id(self) -> str: ...
+
+
 def rows_of_window(window: Window) -> list[InputRow]:
     """The window's inputs, without embeddings."""
     return [input_row(row) for row in window.predictions]
@@ -60,7 +67,7 @@ def rows_of_reference(window: Window) -> list[InputRow]:
     return [input_row(row) for row in window.reference]
 
 
-def input_row(row: Prediction | Example, vector: Vector | None = None) -> InputRow:
+def input_row(row: Request, vector: Vector | None = None) -> InputRow:
     return InputRow(row.id, row.input, cluster_and_day(row), bool(row.group), vector)
 
 
