@@ -79,7 +79,7 @@ def main() -> int:
     quick = asked.quick
     pool = _pool(asked.data, 2000 if quick else 6000)
     chance = np.random.default_rng(SEED)
-    nulls, reps, years = (40, 8, 0.1) if quick else (200, 40, 1)
+    nulls, reps, years = (40, 8, 0.1) if quick else (120, 20, 0.5)
     methods: dict[str, Score] = {
         OURS: ours,
         WITHOUT: without_embeddings,
@@ -110,6 +110,7 @@ def main() -> int:
     }
     print(f"of a week's 1,000 requests: {weekly}", flush=True)
     alarms, tests = _years(pool, chance, years)
+    print(f"{alarms} alarms in {tests} daily tests", flush=True)
     claims = _claims(of_nulls[OURS], power, weekly, reps, alarms, tests, years)
     for claim in claims:
         print(

@@ -744,9 +744,10 @@ class WatchParams(Section):
     decision 37. Unit: alarms a year.
     """
     without_labels: Literal["nothing", "ask", "retrain"] = "ask"
-    """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence has
-    fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain`, or `nothing`. Drift alone
-    never retrains. See docs/guides/labels.md.
+    """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence or
+    likelihood has fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain` (only if the last
+    labels show the estimate to be right within `margin`, else it asks), or `nothing`. Drift alone never retrains. See
+    docs/guides/drift.md.
     """
     label_requests: Count = 50
     """Most open label requests. Unit: requests."""

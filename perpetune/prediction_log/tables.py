@@ -162,15 +162,6 @@ embeddings = Table(
     Column("vector", LargeBinary, nullable=False),  # a signed byte for each coordinate
 )
 
-quality_estimates = Table(
-    "quality_estimates",
-    metadata,
-    # What a method says of an answer, 0 to 1: a judge, or how many of several answers agree.
-    Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
-    Column("method", StorableText, primary_key=True),
-    Column("value", Double, nullable=False),
-)
-
 api_keys = Table(
     "api_keys",
     metadata,

@@ -24,7 +24,7 @@ Statistic = Callable[[Floats], Floats]
 """statistic(labels of shape (rows, columns)), one value for each column; labels are 1 for the new sample and 0 else."""
 
 ENOUGH = 10  # permutations beyond what was seen, at which the samples are plainly alike
-BATCH = 500  # permutations computed at once
+FIRST_BATCH, BATCH = 50, 500  # permutations computed at once: few first, which often are enough
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _permutation_test(
     seen = float(statistic(labels[:, None])[0])
     beyond = tried = 0
     while tried < permutations:
-        count = min(BATCH, permutations - tried)
+        count = min(max(FIRST_BATCH, tried), BATCH, permutations - tried)
         found = np.cumsum(statistic(_permuted(labels, member, count, chance)) >= seen - 1e-12)
         if beyond + found[-1] >= ENOUGH:
             tried += int(np.searchsorted(found, ENOUGH - beyond)) + 1

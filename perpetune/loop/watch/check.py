@@ -29,7 +29,8 @@ from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_te
 from perpetune.monitoring.drift_state import DRIFT, DriftState
 from perpetune.monitoring.drift_state import from_text as drift_state_of
 from perpetune.monitoring.drift_state import to_text as drift_text
-from perpetune.monitoring.estimated_accuracy import estimate_fall
+from perpetune.monitoring.estimated_accuracy import ScoredRow, estimate_score
+from perpetune.monitoring.independent import independent
 from perpetune.monitoring.window import Window
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.first_refresh import should_tune_first_version
@@ -152,9 +153,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         minutes_since_refresh=refreshes.minutes_since,
         unsuccessful_refreshes=refreshes.failures,
         device_hours=refreshes.device_hours,
-        estimate=estimate_fall(
-            (row.confidence for row in traffic.recent), (row.confidence for row in reference), params
-        ),
+        estimate=estimate_score(traffic.recent, reference, _scored(traffic, window), params),
         labelled_in_window=sum(traffic.judges(row) for row in traffic.recent),
         labels_since_refresh=None if refreshes.labels is None else traffic.labels - refreshes.labels,
         metric=_metric(workspace),
@@ -187,6 +186,15 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     trial = registry.wanted(task.name).trial
     page = artifact_url(run.url, REPORT)
     return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
+
+
+def _scored(traffic: LogWindow, window: Window) -> list[ScoredRow]:
+    """The independent answers with labels that judge, in the order of their labels."""
+    return [
+        ScoredRow(row, window.score(row.label, row.output), row.weight or 1.0)
+        for row in independent(traffic.labelled.all)
+        if row.label is not None
+    ]
 
 
 def _require_no_labels(workspace: Workspace, champion: Version, before: DetectorState) -> None:
@@ -349,6 +357,9 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
             "window/estimated_fall_low": evidence.estimate.interval.low,
             "window/estimated_fall_high": evidence.estimate.interval.high,
         }
+        if evidence.estimate.error is not None:
+            metrics["window/estimate_error"] = evidence.estimate.error.error
+            metrics["window/corrected_score"] = evidence.estimate.error.corrected.mean
     if evidence.decay is not None:
         decay = evidence.decay
         metrics |= {

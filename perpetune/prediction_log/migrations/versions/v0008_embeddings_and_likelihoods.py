@@ -1,4 +1,4 @@
-"""Embeddings of inputs, likelihoods of answers, and what other methods say of an answer's quality."""
+"""Embeddings of inputs, and likelihoods of answers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,15 +15,8 @@ def upgrade() -> None:
         sa.Column("encoder", sa.Text, nullable=False),
         sa.Column("vector", sa.LargeBinary, nullable=False),
     )
-    op.create_table(
-        "quality_estimates",
-        sa.Column("request_id", sa.Text, sa.ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
-        sa.Column("method", sa.Text, primary_key=True),
-        sa.Column("value", sa.Double, nullable=False),
-    )
 
 
 def downgrade() -> None:
-    op.drop_table("quality_estimates")
     op.drop_table("embeddings")
     op.drop_column("predictions", "likelihood")
