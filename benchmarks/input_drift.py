@@ -27,7 +27,7 @@ from record import RESULTS, Claim, write
 
 from perpetune.classifiers.encoder import load_encoder
 from perpetune.monitoring.drift import dataset
-from perpetune.monitoring.input_drift import InputRow, compare_inputs
+from perpetune.monitoring.input_drift import InputRow, compare_inputs, vectors_of
 from perpetune.monitoring.window import descriptors
 from perpetune.params import EvaluateParams
 from perpetune.prediction_log.embeddings import rounded
@@ -159,7 +159,7 @@ def _evidently_embeddings(name: str) -> Score:
     method = getattr(embedding_drift_methods, name)()
 
     def score(each: Windows) -> float:
-        now, then = (pd.DataFrame(np.stack([row.vector for row in rows])) for rows in (each.new, each.old))
+        now, then = (pd.DataFrame(vectors_of(rows)) for rows in (each.new, each.old))
         for frame in (now, then):
             frame.columns = frame.columns.astype(str)
         with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from perpetune.params import load_params
 from perpetune.records import Prediction, RecordedAnswer
 
 PARAMS = load_params(Path("params.yaml")).watch
+Floats = Sequence[float] | np.ndarray
 CONFIDENCES = st.lists(st.floats(0, 1), min_size=PARAMS.min_rows, max_size=80)
 
 
@@ -69,7 +70,7 @@ def test_the_interval_says_what_the_test_says(window: list[float], reference: li
         assert (estimate.p_value < ALPHA) is (estimate.interval.low > PARAMS.margin)
 
 
-def answers(likelihoods: Sequence[float], scores: Sequence[float]) -> list[RecordedAnswer]:
+def answers(likelihoods: Floats, scores: Floats) -> list[RecordedAnswer]:
     return [
         RecordedAnswer(
             id=str(place), holdout="recent", output="text", confidence=None, score=score, likelihood=likelihood
@@ -78,7 +79,7 @@ def answers(likelihoods: Sequence[float], scores: Sequence[float]) -> list[Recor
     ]
 
 
-def requests(prediction: Callable[..., Prediction], likelihoods: Sequence[float]) -> list[Prediction]:
+def requests(prediction: Callable[..., Prediction], likelihoods: Floats) -> list[Prediction]:
     return [prediction(place, confidence=None, likelihood=value) for place, value in enumerate(likelihoods)]
 
 

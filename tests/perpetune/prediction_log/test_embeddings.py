@@ -54,9 +54,8 @@ def test_requests_without_one_are_found_and_none_is_stored_twice(log: sqlalchemy
     store_embeddings(log, "encoder", {asked[0].id: vectors[0], "deleted meanwhile": vectors[1]})
     store_embeddings(log, "another", {asked[0].id: vectors[1]})
     with log.connect() as connection:
-        assert connection.execute(select(embeddings.c.request_id, embeddings.c.encoder)).all() == [
-            (asked[0].id, "encoder")
-        ]
+        stored_rows = connection.execute(select(embeddings.c.request_id, embeddings.c.encoder)).all()
+    assert [tuple(row) for row in stored_rows] == [(asked[0].id, "encoder")]
     assert {row.id for row in unembedded(log, asked[0].task, asked[0].time, 9)} == {row.id for row in asked[1:]}
 
 
