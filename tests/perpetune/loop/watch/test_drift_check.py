@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import sqlalchemy
 
-from perpetune.loop.watch import drift_check
 from perpetune.loop.watch.drift_check import check_drift
+from perpetune.model.weights import must_be_fetched, resolve, weights_digest
 from perpetune.monitoring.drift_state import DriftState, from_text, to_text
 from perpetune.monitoring.input_drift import BOTH, TEST
 from perpetune.monitoring.window import Window
@@ -91,13 +91,13 @@ def test_logged_embeddings_are_tested_if_they_are_of_these_days(
     evaluate = workspace.params.evaluate.model_copy(update={"encoder": EvaluateParams().encoder})
     params = workspace.params.model_copy(update={"evaluate": evaluate})
     workspace, encoder = replace(workspace, settings=settings, params=params), evaluate.encoder
-    if encoder is None or drift_check.must_be_fetched(encoder, workspace.assets):
+    if encoder is None or must_be_fetched(encoder, workspace.assets):
         pytest.skip("the encoder is not on this machine")
     seen = window(prediction, OLD, 80, NOW)
     logged = [row.model_copy(update={"task": version.task, "version": version.version}) for row in seen.predictions]
     log: sqlalchemy.Engine = open_log(workspace.settings.prediction_log)
     record_rows(log, logged)
-    name = drift_check.weights_digest(drift_check.resolve(encoder, workspace.assets, setting="evaluate.encoder"))[:16]
+    name = weights_digest(resolve(encoder, workspace.assets, setting="evaluate.encoder"))[:16]
     vectors = np.random.default_rng(1).normal(size=(80, 384))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     store_embeddings(log, name, {row.id: vectors[place] for place, row in enumerate(logged)})
