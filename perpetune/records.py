@@ -92,7 +92,8 @@ class Prediction(_Frozen):
     `label` and `score` are the newest feedback, if there is any. `chosen` says how the request came to be labelled, with
     `propensity` if it was drawn by chance; None if it is neither labelled nor asked for. `weight` is what its label counts
     in a mean of scores: weighted so, labels are an unbiased sample of all requests. None: it judges nothing. `client_id` is the id that the client gave to its
-    request, `other_outputs` are the further answers if it asked for several.
+    request, `other_outputs` are the further answers if it asked for several. `likelihood` is the geometric mean of the
+    probabilities of the tokens of a free text; None for labels, and if the engine does not give them.
     """
 
     id: str
@@ -111,6 +112,7 @@ class Prediction(_Frozen):
     finish_reason: str | None = None
     client_id: str | None = None
     other_outputs: tuple[str, ...] = ()
+    likelihood: float | None = Field(default=None, ge=0, le=1)
     label: str | None = None
     score: float | None = None
     chosen: Chosen | None = None
@@ -144,13 +146,17 @@ class Failure(_Frozen):
 
 
 class RecordedAnswer(_Frozen):
-    """A version's answer to a held-out row and its score (0 to 1). The row's text stays in DVC."""
+    """A version's answer to a held-out row and its score (0 to 1). The row's text stays in DVC.
+
+    `likelihood` is as in `Prediction`; None also in records of older perpetunes.
+    """
 
     id: str
     holdout: str
     output: str
     confidence: float | None
     score: float
+    likelihood: float | None = None
 
 
 class Feedback(_Frozen):

@@ -25,6 +25,7 @@ ABOUT = {
     "few_labels": ("The gate with few, dependent and biased labels", "1,000 simulations for each line"),
     "gpu-training-lora": ("Training on a GPU: LoRA", "one round"),
     "gpu-training-qlora": ("Training on a GPU: QLoRA", "one round"),
+    "input_drift": ("Drift of inputs: false alarms and power", "20 windows of each change, 120 without one"),
     "label_rules": ("Labels from rules", "10 drawings of 6 kinds, 1,000 rows each, and two sets of real rows"),
     "log_queries-sqlite": ("Reads of a long prediction log", "a median of five, a year of made requests, 1% labelled"),
     "mix": ("Recent traffic with replay", "412 old and 200 recent rows, one training each"),

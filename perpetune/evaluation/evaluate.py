@@ -44,6 +44,7 @@ class SystemResults:
     completion_tokens: tuple[int, ...]
     finish_reasons: tuple[str, ...] = ()
     batches: tuple[str | None, ...] = ()
+    likelihoods: tuple[float | None, ...] = ()
 
     @property
     def cut_off(self) -> int:
@@ -356,6 +357,7 @@ def score_answers(
         texts=texts,
         probabilities=tuple(_tidy_keys(answer.probabilities) for answer in answers),
         confidences=tuple(answer.confidence for answer in answers),
+        likelihoods=tuple(answer.likelihood for answer in answers),
         scores=tuple(scoring.score_row(row, text) for row, text in zip(rows, texts, strict=True)),
         seconds=tuple(answer.seconds for answer in answers),
         prompt_tokens=tuple(answer.prompt_tokens for answer in answers),

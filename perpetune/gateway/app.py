@@ -33,6 +33,7 @@ from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
 from perpetune.gateway.api.release_routes import Identity, add_release_paths
 from perpetune.gateway.api.replay_routes import add_replay_path
 from perpetune.gateway.middleware.access import add_middlewares
+from perpetune.gateway.recording.embedder import Embedder
 from perpetune.gateway.recording.recorder import Recorder
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, ReleaseSource
 from perpetune.gateway.telemetry.metrics import Metrics
@@ -85,12 +86,13 @@ def create_app(
     spool: Path | None = None,
     labels: LabelPolicy = NO_POLICY,
     workspace_id: str | None = None,
+    embedder: Embedder | None = None,
 ) -> FastAPI:
     """The gateway of one task. The app closes the engine; the caller disposes of the log.
 
     `max_new_tokens` is the default and the maximum of a request's max_tokens. Rows for the log are spooled in the
     folder `spool`, or in memory without one. `labels` says which labels feedback may have. A release that carries
-    another `workspace_id` is refused.
+    another `workspace_id` is refused. `embedder` embeds requests in the background.
     """
     metrics, keyholder, tracing = Metrics(), KeyringCache(log), Tracing(task)
     engine = ObservedEngine(engine, metrics)
@@ -99,11 +101,15 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await keyholder.start()
         gateway.recorder.start()
+        if embedder:
+            embedder.start()
         following = asyncio.create_task(gateway.follower.run())
         yield
         following.cancel()
         await asyncio.wait([following])
         await completions.close()
+        if embedder:
+            await asyncio.to_thread(embedder.close)
         await gateway.recorder.close()
         await engine.close()
         await keyholder.close()

@@ -30,6 +30,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.gateway.app import create_app
 from perpetune.gateway.middleware.draining import drain
 from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
+from perpetune.gateway.recording.embedder import Embedder, encoder_loader
 from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.generation.prompt_format import prompt_format
 from perpetune.model.release import ServedBase, System
@@ -96,9 +97,18 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             spool=settings.home.absolute() / "spool",
             labels=policy_of(params),
             workspace_id=settings.workspace_id,
+            embedder=_embedder(params, settings, log),
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
         log.dispose()
+
+
+def _embedder(params: Params, settings: Settings, log: sqlalchemy.Engine) -> Embedder | None:
+    """None if the settings name no encoder or no requests to embed."""
+    if params.evaluate.encoder is None or not params.log.embeddings_per_hour:
+        return None
+    load = encoder_loader(params.evaluate.encoder, settings.assets)
+    return Embedder(log, params.task.name, params.log.embeddings_per_hour, load)
 
 
 def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:

@@ -30,7 +30,9 @@ class Answer:
     For classification `probabilities` maps each label to its probability among the labels (they sum to 1), and
     `confidence` is that of `text`; both are None for free text. `seconds` is the batch's compute time divided over its
     rows. `logprobs` are set if they were requested, `tool_calls` (in OpenAI's format) if the model called tools. Answers
-    with the same `batch` were computed together, so that their seconds are one measurement; None is alone.
+    with the same `batch` were computed together, so that their seconds are one measurement; None is alone. `likelihood`
+    is the geometric mean of the probabilities of a free text's tokens, if the engine knows them: how sure the model is of
+    the text, whatever its length.
     """
 
     text: str
@@ -42,6 +44,7 @@ class Answer:
     seconds: float
     logprobs: tuple[TokenLogprob, ...] | None = None
     tool_calls: tuple[dict[str, object], ...] = ()
+    likelihood: float | None = None
     batch: str | None = field(default=None, compare=False)
 
 

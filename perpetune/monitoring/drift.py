@@ -7,6 +7,8 @@ import gzip
 import html as markup
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,9 @@ from evidently.metrics import MeanValue, ValueDrift
 from scipy.stats import chi2, chi2_contingency, kstwobign
 
 from perpetune.files import write_atomic
-from perpetune.monitoring.input_drift import whole_input_drift
+from perpetune.monitoring.independent import cluster_and_day
+from perpetune.monitoring.input_change import InputChange, as_html, input_change
+from perpetune.monitoring.input_drift import InputRow, compare_inputs, rows_of_reference, rows_of_window
 from perpetune.monitoring.window import (
     ANSWER,
     ANSWER_LENGTH,
@@ -36,48 +40,105 @@ from perpetune.policy.retraining import ColumnDrift, DriftEvidence, InputDrift
 
 KOLMOGOROV_SMIRNOV = "ks"
 CHI_SQUARE = "two-sample chi-square"
-LEVEL = 0.01  # false-alarm rate of a check, for inputs and for predictions each
+LEVEL = 0.02  # false-alarm rate of a check that stands alone: half for inputs and half for predictions
 SMALLEST_SHIFT = 0.1  # of a KS distance, or of Cohen's w
 RARE = 5  # the chi-square approximation needs about this many in a cell
 
 
-def drift_report(window: Window, params: WatchParams, html: Path) -> DriftEvidence:
-    """Test a window against the reference, and write Evidently's report to `html` (about 1.6 MB).
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Inputs that are tested together against the reference's: the newest requests, or those of a week."""
 
-    One test of the whole input decides whether the inputs drifted (perpetune/monitoring/input_drift.py). The columns
-    explain it: numbers by the two-sample Kolmogorov-Smirnov test, answers by a chi-square test of homogeneity. The
-    false-alarm rate `LEVEL` is divided among the input columns and among the prediction columns (Bonferroni). Shifts below
+    name: str
+    new: Sequence[InputRow]
+    old: Sequence[InputRow]
+
+
+NEWEST = "the newest requests"
+
+
+def drift_report(
+    window: Window,
+    params: WatchParams,
+    html: Path,
+    *,
+    spans: Sequence[Span] = (),
+    level: float = LEVEL,
+    now: datetime | None = None,
+    with_texts: bool = True,
+) -> DriftEvidence:
+    """Test traffic against the reference at a level, and write Evidently's report to `html` (about 1.6 MB).
+
+    Half of `level`, the probability of a false alarm, is for the inputs and half for the predictions. The inputs are tested
+    as a whole (perpetune/monitoring/input_drift.py), each of the `spans` at an equal part; without spans, those of the
+    window. Columns explain it: numbers by the two-sample Kolmogorov-Smirnov test, answers by a chi-square test of
+    homogeneity. The level is divided among the input columns and among the prediction columns (Bonferroni). Shifts below
     a KS distance of 0.1 (or Cohen's w of 0.1 for answers) never count, although they are significant in large windows.
     Predictions drifted if the answers or their confidence did.
 
-    The tests of columns assume independent rows. Correlated neighbours raise the false-alarm rate: of windows without drift
-    from reviews that arrived sentence by sentence, 12% had drifted predictions (1.5% when shuffled). With fewer than
-    `params.min_rows` rows in the window or the reference nothing is tested, and the page says so.
+    Only the first row a day of each user or session and of equal inputs counts: the tests assume independent rows, and of windows
+    without drift from reviews that arrived sentence by sentence 12% had drifted predictions. With fewer than
+    `params.min_rows` rows in the window or the reference nothing is tested, and the page says so. `with_texts` shows the
+    farthest requests themselves, else their ids.
     """
-    current, reference = current_frame(window), reference_frame(window)
     heading = _heading(window)
+    window = _independent(window)
+    current, reference = current_frame(window), reference_frame(window)
     if min(len(current), len(reference)) < params.min_rows:
-        write_atomic(html, _page(heading, f"<p>Too few rows for a test: each side needs {params.min_rows}.</p>"))
+        needed = f"each side needs {params.min_rows}. One a day of each user or session counts, and of equal inputs."
+        write_atomic(html, _page(heading, f"<p>Too few rows for a test: {needed}</p>"))
         return DriftEvidence(False, len(current), len(reference), 0.0, False, False, {})
 
-    inputs = _thresholds(INPUT_COLUMNS, current, reference, params)
-    predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params)
-    whole = whole_input_drift(window, current, reference)
-    heading = f"{heading} {_finding(whole)}"
+    inputs = _thresholds(INPUT_COLUMNS, current, reference, params, level / 2)
+    predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params, level / 2)
+    tested = spans or [Span(NEWEST, rows_of_window(window), rows_of_reference(window))]
+    whole, change = _test_spans(tested, level / 2)
     snapshot = _run(current, reference, inputs, predictions)
     columns = _column_drifts(snapshot, {**inputs, **predictions})
-    ratio = sum(columns[column].drifted for column in inputs) / len(inputs)
-    write_atomic(html, _page(heading, _compressed(_with_heading(snapshot.get_html_str(as_iframe=False), heading))))
+    _write(html, snapshot, f"{heading} {_finding(whole)}", as_html(change, with_texts=with_texts))
     return DriftEvidence(
         judged=True,
         rows=len(current),
         reference_rows=len(reference),
-        share=ratio,
+        share=sum(columns[column].drifted for column in inputs) / len(inputs),
         inputs_drifted=whole.drifted,
         predictions_drifted=any(columns[column].drifted for column in predictions),
         columns=columns,
         inputs=whole,
+        tested=now,
+        farthest=tuple(each.request.id for each in change.farthest),
     )
+
+
+def draw_report(window: Window, params: WatchParams, html: Path, last: DriftEvidence) -> None:
+    """Write Evidently's report of a window that is not tested: the picture, and what the last test found."""
+    current, reference = current_frame(window), reference_frame(window)
+    when = f" {last.tested:%Y-%m-%d %H:%M %Z}" if last.tested else ""
+    heading = f"{_heading(window)} Last tested{when}: {_finding(last.inputs) if last.inputs else ''}"
+    if min(len(current), len(reference)) < params.min_rows:
+        write_atomic(html, _page(heading, f"<p>Too few rows for a picture: each side needs {params.min_rows}.</p>"))
+        return
+    inputs = _thresholds(INPUT_COLUMNS, current, reference, params, LEVEL / 2)
+    predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params, LEVEL / 2)
+    _write(html, _run(current, reference, inputs, predictions), heading, "")
+
+
+def _independent(window: Window) -> Window:
+    """The first row of each cluster and day."""
+    predictions = {cluster_and_day(row): row for row in reversed(window.predictions)}
+    return replace(window, predictions=list(predictions.values())[::-1])
+
+
+def _test_spans(spans: Sequence[Span], level: float) -> tuple[InputDrift, InputChange]:
+    """The test of the span that is farthest below its level, and what changed in that span."""
+    found = [(replace(compare_inputs(each.new, each.old, level / len(spans)), span=each.name), each) for each in spans]
+    whole, span = min(found, key=lambda pair: (not pair[0].drifted, pair[0].p_value))
+    return whole, input_change(span.new, span.old)
+
+
+def _write(html: Path, snapshot: Snapshot, heading: str, body: str) -> None:
+    report = _with_heading(snapshot.get_html_str(as_iframe=False), heading, body)
+    write_atomic(html, _page(heading, _compressed(report)))
 
 
 def _finding(whole: InputDrift) -> str:
@@ -86,7 +147,7 @@ def _finding(whole: InputDrift) -> str:
 
 
 def _thresholds(
-    columns: Sequence[str], current: pd.DataFrame, reference: pd.DataFrame, params: WatchParams
+    columns: Sequence[str], current: pd.DataFrame, reference: pd.DataFrame, params: WatchParams, level: float
 ) -> dict[str, float]:
     """The largest p-value that counts as drift, by column; columns with too few values are left out."""
     usable = [
@@ -95,7 +156,7 @@ def _thresholds(
         if column in current and min(current[column].count(), reference[column].count()) >= params.min_rows
     ]
     return {
-        column: min(LEVEL / len(usable), _p_of_smallest_shift(current[column], reference[column])) for column in usable
+        column: min(level / len(usable), _p_of_smallest_shift(current[column], reference[column])) for column in usable
     }
 
 
@@ -185,11 +246,19 @@ def _page(heading: str, body: str) -> str:
     return f"{head}<p>{title}</p>\n{body}\n</html>\n"
 
 
-def _with_heading(report: str, heading: str) -> str:
+_STYLE = """<style>
+.perpetune { font: 15px Roboto, sans-serif; margin: 24px; max-width: 1100px; line-height: 1.45; }
+.perpetune h2 { font-size: 16px; font-weight: 600; margin: 20px 0 8px; }
+.perpetune table { border-collapse: collapse; }
+.perpetune th, .perpetune td { text-align: left; vertical-align: top; padding: 4px 16px 4px 0; border-bottom: 1px solid #ddd; }
+</style>"""
+
+
+def _with_heading(report: str, heading: str, body: str) -> str:
+    """The report after a heading (text) and a body (HTML) of ours."""
     title = markup.escape(heading)
-    style = "font: 16px Roboto, sans-serif; margin: 24px 24px 0"
-    report = report.replace("<head>", f"<head><title>{title}</title>", 1)
-    return report.replace("<body>", f'<body><p style="{style}">{title}</p>', 1)
+    report = report.replace("<head>", f"<head><title>{title}</title>{_STYLE}", 1)
+    return report.replace("<body>", f'<body><div class="perpetune"><p>{title}</p>\n{body}</div>', 1)
 
 
 def _compressed(report: str) -> str:

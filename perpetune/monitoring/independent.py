@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
+from typing import Protocol
 
 from perpetune.curation.text import fingerprint, normalised
-from perpetune.records import Example, Prediction
+from perpetune.records import Prediction
 
 
 def independent(rows: Sequence[Prediction], counted: Iterable[Prediction] = ()) -> list[Prediction]:
@@ -19,7 +20,20 @@ def independent(rows: Sequence[Prediction], counted: Iterable[Prediction] = ()) 
     return list(_first_of_each(rows, {_cluster_and_day(row) for row in counted}))
 
 
-def cluster_of(row: Prediction | Example) -> str:
+class Clustered(Protocol):
+    """A row with an input, and perhaps a user or session and a time."""
+
+    @property
+    def input(self) -> str: ...
+
+    @property
+    def group(self) -> str | None: ...
+
+    @property
+    def time(self) -> datetime | None: ...
+
+
+def cluster_of(row: Clustered) -> str:
     """The user or session of a row; if it is unknown, its input up to case and space."""
     return row.group or fingerprint(normalised(row.input))
 
@@ -30,6 +44,11 @@ def _first_of_each(rows: Iterable[Prediction], seen: set[tuple[str, date]]) -> I
         if key not in seen:
             seen.add(key)
             yield row
+
+
+def cluster_and_day(row: Clustered) -> str:
+    """The cluster of a row on the day of its request; on any day, if that is not known."""
+    return f"{cluster_of(row)} {row.time.date()}" if row.time else cluster_of(row)
 
 
 def _cluster_and_day(row: Prediction) -> tuple[str, date]:

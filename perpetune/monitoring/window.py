@@ -46,7 +46,7 @@ def current_frame(window: Window) -> pd.DataFrame:
     seen = _groups_of_words(window.reference)
     return pd.DataFrame(
         {
-            **_descriptors([row.input for row in rows]),
+            **descriptors([row.input for row in rows]),
             "unseen word ratio": [_ratio(word not in seen for word in _words(row.input)) for row in rows],
             **_answers([row.output for row in rows], window.kind),
             CONFIDENCE: _floats([row.confidence for row in rows]),
@@ -66,7 +66,7 @@ def reference_frame(window: Window) -> pd.DataFrame:
     answers = [window.answers.get(row.id, (None, None)) for row in rows]
     return pd.DataFrame(
         {
-            **_descriptors([row.input for row in rows]),
+            **descriptors([row.input for row in rows]),
             "unseen word ratio": [_ratio(len(groups[word]) == 1 for word in _words(row.input)) for row in rows],
             **_answers([output for output, _ in answers], window.kind),
             CONFIDENCE: _floats([confidence for _, confidence in answers]),
@@ -80,7 +80,8 @@ def reference_frame(window: Window) -> pd.DataFrame:
     )
 
 
-def _descriptors(texts: Sequence[str]) -> dict[str, list[float]]:
+def descriptors(texts: Sequence[str]) -> dict[str, list[float]]:
+    """Columns that describe texts on their own."""
     return {
         "characters": [float(len(text)) for text in texts],
         "words": [float(len(text.split())) for text in texts],

@@ -722,6 +722,11 @@ class LogParams(Section):
     """Older rows are deleted with their feedback; `null` keeps them. Unit: days."""
     redact: bool = False
     """`true` replaces e-mail addresses, phone numbers, card numbers and the like before anything is stored."""
+    embeddings_per_hour: Annotated[int, Field(ge=0)] = 300
+    """Most requests an hour whose inputs each gateway embeds with `evaluate.encoder`, after they were answered, for the test
+    of drift. Longer text than the encoder reads is cut. 0, or no encoder: none, and only words, letters and lengths are
+    tested. See docs/guides/drift.md. Unit: requests an hour.
+    """
 
 
 class ReleaseParams(Section):
@@ -809,10 +814,15 @@ class WatchParams(Section):
     """Checks in a row, each with new labels, that must find decay before a refresh starts. Unit: checks."""
     drift_ratio: Probability = 0.5
     """Not used any more: one test of the whole input decides, and the columns explain it. See decision 21."""
+    drift_alarms_per_year: Positive = 1
+    """Most false alarms of drift that are expected in a year without a change, however often the monitor checks. See
+    decision 37. Unit: alarms a year.
+    """
     without_labels: Literal["nothing", "ask", "retrain"] = "ask"
-    """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence has
-    fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain`, or `nothing`. Drift alone
-    never retrains. See docs/guides/labels.md.
+    """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence or
+    likelihood has fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain` (only if the last
+    labels show the estimate to be right within `margin`, else it asks), or `nothing`. Drift alone never retrains. See
+    docs/guides/drift.md.
     """
     label_requests: Count = 50
     """Most open label requests. Unit: requests."""

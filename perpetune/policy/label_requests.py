@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpetune.params import RefreshParams, WatchParams
-from perpetune.policy.estimated_accuracy import EstimatedFall
+from perpetune.policy.estimated_accuracy import EstimatedFall, estimate_sentences
 from perpetune.policy.retraining import DriftEvidence, RetrainEvidence, waiting_for
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.policy.wording import interval, points, score
@@ -27,8 +27,10 @@ def decide_without_labels(
 ) -> Verdict:
     """The verdict `on_labels` on labels, or a stronger one from estimated accuracy and drift if labels are too few.
 
-    Adds the outcome "ask for labels". Budget and cooldown apply to a refresh here too.
+    Adds the outcome "ask for labels", and how far the estimate was from labels before. Budget and cooldown apply to a refresh here too.
     """
+    told = () if evidence.estimate is None else estimate_sentences(evidence.estimate)
+    on_labels = Verdict(on_labels.outcome, (*on_labels.reasons, *told), on_labels.rule)
     if on_labels.outcome not in ("keep", "collect more labels"):
         return on_labels
     decision = label_decision(evidence.labelled_in_window, evidence.estimate, evidence.drift, rules)
@@ -48,36 +50,39 @@ def label_decision(
     """Decide between nothing, requesting labels and, if `watch.without_labels` is "retrain", a refresh.
 
     Both conditions must hold: the interval of the estimated fall lies above the margin, and inputs or predictions
-    drifted. If answers have no confidence there is no estimate, and drift can only request labels. If `label_requests` or
+    drifted. An estimate never retrains alone: labels must have shown it to be right within the margin, else it requests
+    labels. Without an estimate drift can only request labels. If `label_requests` or
     more of the window's answers are labelled, labels decide.
     """
     if labelled >= rules.label_requests or rules.without_labels == "nothing" or not _drifted(drift):
         return LabelDecision("nothing", ())
     if estimate is None:
         return LabelDecision("ask", (_UNKNOWN,))
+    by = estimate.method
     if not estimate.interval.low > estimate.margin:
         return LabelDecision(
             "nothing",
-            (f"The accuracy estimated from confidence is not shown to have fallen so far: {_numbers(estimate)}.",),
+            (f"The accuracy estimated from {by} is not shown to have fallen so far: {_numbers(estimate)}.",),
         )
-    return LabelDecision(
-        rules.without_labels,
-        (
-            f"The accuracy estimated from confidence has fallen by more than the margin of {points(estimate.margin)}, "
-            f"and traffic drifted: {_numbers(estimate)}.",
-            _ASSUMED,
-        ),
+    fallen = (
+        f"The accuracy estimated from {by} has fallen by more than the margin of {points(estimate.margin)}, "
+        f"and traffic drifted: {_numbers(estimate)}."
     )
+    if rules.without_labels == "retrain" and not estimate.holds:
+        return LabelDecision("ask", (fallen, _UNPROVEN))
+    return LabelDecision(rules.without_labels, (fallen,))
 
 
 _UNKNOWN = "Traffic drifted, and without confidence the accuracy cannot be estimated."
-_ASSUMED = "The estimate does not see concept drift, a change of the correct answers."
+_UNPROVEN = (
+    "It starts no refresh, because labels have not shown it to be right within the margin: labels are asked for."
+)
 
 
 def _rule(rules: WatchParams) -> str:
     step = {"ask": "ask for labels", "retrain": "retrain", "nothing": "do nothing"}[rules.without_labels]
     return (
-        f"With fewer than {rules.label_requests} labels in the window {step} if the accuracy estimated from confidence has "
+        f"With fewer than {rules.label_requests} labels in the window {step} if the accuracy estimated from confidence, or likelihood, has "
         f"fallen by more than {points(rules.margin)} and inputs or predictions drifted."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil, exp, log
 from typing import Protocol
 
@@ -96,7 +97,10 @@ class ColumnDrift:
 class InputDrift:
     """One test of the whole input: `auc` of a classifier between window and reference, 0.5 if it cannot tell them apart.
 
-    `p_value` is one-sided for "they differ"; `level` is the false-alarm rate of a check.
+    `p_value` is one-sided for "they differ"; `level` is the probability of a false alarm of this test. `rows` and
+    `reference_rows` are independent inputs, one of each user or session and of near duplicates. `own_neighbours` is the
+    ratio of the new inputs' nearest neighbours that are new too, `own_by_chance` what it is if nothing changed; None
+    without embeddings. `span` names the requests: the newest, or those of a week.
     """
 
     test: str
@@ -104,6 +108,11 @@ class InputDrift:
     p_value: float
     level: float
     drifted: bool
+    rows: int | None = None
+    reference_rows: int | None = None
+    own_neighbours: float | None = None
+    own_by_chance: float | None = None
+    span: str = "the newest requests"
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,8 @@ class DriftEvidence:
 
     `inputs` is the test that decides on the inputs; None in records of perpetune 0.1, in which the columns decided.
     `share` is the ratio of input columns that drifted, which explain it. `judged` is False, and `columns` empty, if the
-    window or the reference has too few rows.
+    window or the reference has too few rows. `tested` is the time of the test: a check without one repeats the last result.
+    `farthest` names the requests that are farthest from all known examples.
     """
 
     judged: bool
@@ -123,6 +133,8 @@ class DriftEvidence:
     predictions_drifted: bool
     columns: Mapping[str, ColumnDrift]
     inputs: InputDrift | None = None
+    tested: datetime | None = None
+    farthest: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -414,10 +426,11 @@ def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
         return ()
     rows = f"{drift.rows} rows against {drift.reference_rows}"
     if not drift.judged:
-        return (f"Drift was not tested because there are too few rows: {rows}.",)
+        return (f"Drift was not tested because there are too few independent rows: {rows}.",)
     found = {"Inputs": drift.inputs_drifted, "Predictions": drift.predictions_drifted}
     which = " and ".join(name for name, drifted in found.items() if drifted).capitalize()
-    told = "; ".join([*([_test_of_inputs(drift.inputs)] if drift.inputs else []), rows])
+    tested = [f"tested {drift.tested:%Y-%m-%d %H:%M %Z}"] if drift.tested else []
+    told = "; ".join([*([_test_of_inputs(drift.inputs)] if drift.inputs else []), rows, *tested])
     if not which:
         return (f"Neither of inputs nor of predictions is drift shown ({told}).",)
     columns = ", ".join(name for name, column in drift.columns.items() if column.drifted)
@@ -426,11 +439,14 @@ def _drift_sentences(drift: DriftEvidence | None) -> tuple[str, ...]:
 
 
 def _test_of_inputs(found: InputDrift) -> str:
-    """As "a classifier tells inputs of the window from the reference with AUC 0.93, p 0.002 at level 0.01"."""
+    """As "a classifier tells inputs of the window from the reference: AUC 0.93, p 0.002 at level 0.01"."""
     verb = "tells" if found.drifted else "tries to tell"
+    near = ""
+    if found.own_neighbours is not None and found.own_by_chance is not None:
+        near = f", and {found.own_neighbours:.0%} of the nearest neighbours of new inputs are new ({found.own_by_chance:.0%} by chance)"
     return (
-        f"a classifier {verb} inputs of the window from the reference: AUC {found.auc:.2f}, p {found.p_value:.3g} at level "
-        f"{found.level:g}"
+        f"a classifier {verb} inputs of the window from the reference: AUC {found.auc:.2f}{near}, p {found.p_value:.3g} at "
+        f"level {found.level:.2g}"
     )
 
 

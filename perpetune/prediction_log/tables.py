@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -83,6 +84,7 @@ predictions = Table(
     Column("finish_reason", StorableText),
     Column("client_id", StorableText),  # the id that the client gave to its request
     Column("other_outputs", JSON(none_as_null=True)),  # of the further answers, if n was above 1
+    Column("likelihood", Double),  # geometric mean of the probabilities of the tokens of free text
     Index("predictions_task_time", "task", "time"),
     Index("predictions_task_version_time", "task", "version", "time"),
     Index("predictions_client_id", "client_id"),
@@ -174,6 +176,14 @@ label_draws = Table(
     metadata,
     Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
     Column("undrawn", Double, nullable=False),  # the probability that no draw for doubt has drawn it
+)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
+    Column("encoder", StorableText, nullable=False),  # the first 16 hex digits of the sha256 of its weights
+    Column("vector", LargeBinary, nullable=False),  # a signed byte for each coordinate
 )
 
 api_keys = Table(

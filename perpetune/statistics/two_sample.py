@@ -1,20 +1,30 @@
-"""A classifier two-sample test: are two samples of texts, or of anything with features, from one distribution?
+"""Two-sample tests: are two samples of texts, or of anything with features, from one distribution?
 
-Lopez-Paz & Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017: if a classifier tells the samples apart on rows that
-it was not fitted on, they differ. The statistic is its area under the ROC curve; the p-value is by permutation and so exact
-at any size (Hemerik & Goeman, TEST 27 (2018) 811).
+By a classifier (Lopez-Paz & Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017): if it tells the samples apart on
+rows that it was not fitted on, they differ. By nearest neighbours (Schilling, JASA 81 (1986) 799; Henze, Annals of
+Statistics 16 (1988) 772): if rows have more neighbours of their own sample than by chance, they differ. A classifier finds
+what has changed in all rows a little, neighbours what is new in a few.
+
+The p-values are by permutation and so exact at any size (Hemerik & Goeman, TEST 27 (2018) 811). Permutations end early once
+the samples are plainly alike (Besag & Clifford, Biometrika 78 (1991) 301), so that only a difference costs many of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], Floats]
+"""statistic(labels of shape (rows, columns)), one value for each column; labels are 1 for the new sample and 0 else."""
+
+ENOUGH = 10  # permutations beyond what was seen, at which the samples are plainly alike
+FIRST_BATCH, BATCH = 50, 500  # permutations computed at once: few first, which often are enough
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,19 @@ class TwoSampleTest:
     permutations: int
 
 
+@dataclass(frozen=True)
+class NeighbourTest:
+    """`own`: the ratio of the new rows' nearest neighbours that are new themselves, and `by_chance` what it is if nothing changed.
+
+    `p_value` is one-sided for "rows have more neighbours of their own sample than by chance", from `permutations`.
+    """
+
+    own: float
+    by_chance: float
+    p_value: float
+    permutations: int
+
+
 def classifier_test(
     kernel: Floats, is_new: Sequence[bool], groups: Sequence[str], *, permutations: int, seed: int, ridge: float = 1.0
 ) -> TwoSampleTest:
@@ -37,17 +60,76 @@ def classifier_test(
     kernel: (rows, rows), inner products of the rows' features. The classifier is a ridge regression on the two classes
     (regularised least squares; Rifkin, Yeo & Poggio 2003), whose predictions without a row's own group have a closed form,
     so that every permutation is fitted and cross-validated again. Rows of one group (a document, a user) are dependent: a
-    group is left out, and permuted, as a whole. One that has rows of both samples counts as two.
+    group is left out, and permuted, as a whole. One that has rows of both samples counts as two. At most so many
+    `permutations` are tried.
     """
-    member = _positions([f"{new:d} {group}" for new, group in zip(is_new, groups, strict=True)])
-    labels = np.asarray(is_new, dtype=np.float64)
+    member = _members(is_new, groups)
     centred = kernel - kernel.mean(axis=0) - kernel.mean(axis=1)[:, None] + kernel.mean()
-    scale = float(np.trace(centred)) / len(labels) or 1.0
-    hat = np.linalg.solve(centred / scale + ridge * np.eye(len(labels)), centred / scale) + 1 / len(labels)
-    permuted = np.column_stack([labels, _permuted(labels, member, permutations, seed)])
-    areas = _areas(_without_own_group(hat, permuted, member), permuted)
-    beyond = int((areas[1:] >= areas[0] - 1e-12).sum())
-    return TwoSampleTest(float(areas[0]), (1 + beyond) / (1 + permutations), permutations)
+    scale = float(np.trace(centred)) / len(kernel) or 1.0
+    hat = np.linalg.solve(centred / scale + ridge * np.eye(len(kernel)), centred / scale) + 1 / len(kernel)
+
+    def areas(labels: Floats) -> Floats:
+        return _areas(_without_own_group(hat, labels, member), labels)
+
+    found, p_value, tried = _permutation_test(areas, np.asarray(is_new, dtype=np.float64), member, permutations, seed)
+    return TwoSampleTest(found, p_value, tried)
+
+
+def neighbour_test(
+    similarity: Floats, is_new: Sequence[bool], groups: Sequence[str], *, neighbours: int, permutations: int, seed: int
+) -> NeighbourTest:
+    """Test whether the rows with `is_new` are from the distribution of the others, by their nearest `neighbours`.
+
+    similarity: (rows, rows). Rows of one group are no neighbours of each other, and are permuted together. The labels are
+    centred, so that samples of different sizes count alike (as in maximum mean discrepancy; Gretton et al., JMLR 13 (2012)
+    723, with the graph of neighbours as kernel).
+    """
+    labels = np.asarray(is_new, dtype=np.float64)
+    graph = _nearest(similarity, groups, neighbours)
+
+    def products(columns: Floats) -> Floats:
+        centred = columns - columns.mean(axis=0)
+        # A sum over the graph, as a mean over its edges: it does not depend on how many neighbours there are.
+        return np.asarray((centred * (graph @ centred)).sum(axis=0) / max(graph.nnz, 1))
+
+    _, p_value, tried = _permutation_test(products, labels, _members(is_new, groups), permutations, seed)
+    new = int(labels.sum())
+    own = float((labels * (graph @ labels)).sum() / max(graph[labels.astype(bool)].nnz, 1))
+    return NeighbourTest(own, (new - 1) / max(len(labels) - 1, 1), p_value, tried)
+
+
+def _nearest(similarity: Floats, groups: Sequence[str], neighbours: int) -> csr_array:
+    """A row for each row, with 1 at its nearest neighbours in other groups."""
+    names = np.asarray(groups)
+    kept = np.where(names[:, None] == names[None, :], -np.inf, similarity)
+    count = min(neighbours, len(names) - 1)
+    near = np.argpartition(-kept, count - 1, axis=1)[:, :count]
+    rows = np.repeat(np.arange(len(names)), count)
+    usable = np.isfinite(kept[rows, near.ravel()])
+    pairs = (rows[usable], near.ravel()[usable])
+    return csr_array((np.ones(len(pairs[0])), pairs), shape=similarity.shape)
+
+
+def _permutation_test(
+    statistic: Statistic, labels: Floats, member: Sequence[NDArray[np.intp]], permutations: int, seed: int
+) -> tuple[float, float, int]:
+    """What was seen, its p-value and the permutations tried: fewer if `ENOUGH` of them lie beyond it."""
+    chance = np.random.default_rng(seed)
+    seen = float(statistic(labels[:, None])[0])
+    beyond = tried = 0
+    while tried < permutations:
+        count = min(max(FIRST_BATCH, tried), BATCH, permutations - tried)
+        found = np.cumsum(statistic(_permuted(labels, member, count, chance)) >= seen - 1e-12)
+        if beyond + found[-1] >= ENOUGH:
+            tried += int(np.searchsorted(found, ENOUGH - beyond)) + 1
+            return seen, ENOUGH / tried, tried
+        beyond, tried = beyond + int(found[-1]), tried + count
+    return seen, (1 + beyond) / (1 + tried), tried
+
+
+def _members(is_new: Sequence[bool], groups: Sequence[str]) -> list[NDArray[np.intp]]:
+    """The rows of each group; a group that has rows of both samples is two."""
+    return _positions([f"{new:d} {group}" for new, group in zip(is_new, groups, strict=True)])
 
 
 def _positions(names: Sequence[str]) -> list[NDArray[np.intp]]:
@@ -57,15 +139,16 @@ def _positions(names: Sequence[str]) -> list[NDArray[np.intp]]:
     return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
 
 
-def _permuted(labels: Floats, member: Sequence[NDArray[np.intp]], permutations: int, seed: int) -> Floats:
+def _permuted(
+    labels: Floats, member: Sequence[NDArray[np.intp]], permutations: int, chance: np.random.Generator
+) -> Floats:
     """Labels (rows, permutations): as many groups of the new sample as there are, drawn at random."""
-    chance = np.random.default_rng(seed)
     of_group = np.array([labels[rows[0]] for rows in member])
-    drawn = np.column_stack([chance.permutation(of_group) for _ in range(permutations)])
-    found = np.empty((len(labels), permutations))
-    for rows, values in zip(member, drawn, strict=True):
-        found[rows] = values
-    return found
+    drawn = chance.permuted(np.repeat(of_group[:, None], permutations, axis=1), axis=0)
+    group_of = np.empty(len(labels), dtype=np.intp)
+    for group, rows in enumerate(member):
+        group_of[rows] = group
+    return np.asarray(drawn[group_of])
 
 
 def _without_own_group(hat: Floats, labels: Floats, member: Sequence[NDArray[np.intp]]) -> Floats:
@@ -75,7 +158,11 @@ def _without_own_group(hat: Floats, labels: Floats, member: Sequence[NDArray[np.
     for a group of several rows by a matrix.
     """
     residuals = labels - hat @ labels
+    alone = np.array([rows[0] for rows in member if len(rows) == 1], dtype=np.intp)
+    residuals[alone] /= (1 - np.diag(hat)[alone])[:, None]
     for rows in member:
+        if len(rows) == 1:
+            continue
         own = np.eye(len(rows)) - hat[np.ix_(rows, rows)]
         residuals[rows] = np.linalg.solve(own, residuals[rows])
     return np.asarray(labels - residuals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,16 @@ class DecodeBatch:
                     continue
             if row.request.generation.top_logprobs is not None:
                 row.record_logprob(tokens[position], logits)
+        self._add_likelihoods(tokens)
         return tokens
+
+    def _add_likelihoods(self, tokens: Sequence[int]) -> None:
+        """Add each token's log-probability, before penalties and grammar, to its sequence's."""
+        chosen = torch.tensor(tokens, device=self._logits.device)[:, None]
+        logits = self._logits.float()
+        found = logits.gather(-1, chosen)[:, 0] - logits.logsumexp(-1)
+        for row, token, value in zip(self._rows, tokens, found.tolist(), strict=True):
+            row.add_likelihood(token, value)
 
 
 class _Sequence:
@@ -155,6 +165,7 @@ class _Sequence:
         self._written = 0
         self._counted = 0
         self._finish_reason = "stop"
+        self._log_likelihood, self._likely = 0.0, 0
         self._logprobs: list[TokenLogprob] = []
         self._token_texts = TokenTexts()
         self._aligned = AlignedLogprobs()
@@ -174,6 +185,18 @@ class _Sequence:
             return
         top = self.request.generation.top_logprobs or 0
         self._token_texts.add(token_logprob(self._tokenizer, token, logits, top))
+
+    def add_likelihood(self, token: int, value: float) -> None:
+        """Add a token's log-probability; the end-of-turn token is not part of the answer."""
+        if token not in self._stops:
+            self._log_likelihood += value
+            self._likely += 1
+
+    @property
+    def _likelihood(self) -> float | None:
+        """The geometric mean of the tokens' probabilities; None of an empty answer."""
+        mean = self._log_likelihood / self._likely if self._likely else math.nan
+        return min(1.0, math.exp(mean)) if math.isfinite(mean) else None
 
     def append(self, token: int) -> bool:
         """Append a token; returns whether the sequence continues."""
@@ -207,6 +230,7 @@ class _Sequence:
             finish_reason=self._finish_reason,
             seconds=self.seconds,
             logprobs=None if self.request.generation.top_logprobs is None else tuple(self._logprobs),
+            likelihood=self._likelihood,
         )
 
     def _end(self) -> bool:

@@ -322,10 +322,15 @@ def _log_assessment(
 def recorded_answers(assessment: Assessment, system: str) -> list[RecordedAnswer]:
     """A system's answers to all held-out rows; [] if it answered none."""
     return [
-        RecordedAnswer(id=id_, holdout=holdout, output=text, confidence=confidence, score=score)
+        RecordedAnswer(id=id_, holdout=holdout, output=text, confidence=confidence, score=score, likelihood=likelihood)
         for holdout, evaluation in assessment.evaluations.items()
         if (scored := evaluation.scored.get(system))
-        for id_, text, confidence, score in zip(
-            scored.ids, scored.texts, scored.confidences, scored.scores, strict=True
+        for id_, text, confidence, score, likelihood in zip(
+            scored.ids,
+            scored.texts,
+            scored.confidences,
+            scored.scores,
+            scored.likelihoods or (None,) * len(scored.ids),
+            strict=True,
         )
     ]

@@ -14,6 +14,7 @@ from perpetune.loop.rollout.replay import replay
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.loop.watch.decay_check import DecayCheck, LabelledRows, check_decay
+from perpetune.loop.watch.drift_check import check_drift
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot
 from perpetune.loop.watch.reference import (
@@ -25,8 +26,11 @@ from perpetune.loop.watch.reference import (
 )
 from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text
-from perpetune.monitoring.drift import drift_report
-from perpetune.monitoring.estimated_accuracy import estimate_fall
+from perpetune.monitoring.drift_state import DRIFT, DriftState
+from perpetune.monitoring.drift_state import from_text as drift_state_of
+from perpetune.monitoring.drift_state import to_text as drift_text
+from perpetune.monitoring.estimated_accuracy import ScoredRow, estimate_score
+from perpetune.monitoring.independent import independent
 from perpetune.monitoring.window import Window
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.first_refresh import should_tune_first_version
@@ -135,7 +139,8 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         scoring_of(task.kind, task.output_schema).score,
     )
     report = folder / REPORT
-    drift = drift_report(window, params, report)
+    drift_before = drift_state_of(champion.tags.get(DRIFT))
+    drift, drift_state = check_drift(workspace, champion, window, drift_before, report, datetime.now(UTC))
     log_file(run, report)
     report.unlink()  # MLflow has it, 1.6 MB an hour
     decay_check = check_decay(traffic.labelled, window, reference, before, params)
@@ -149,9 +154,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         minutes_since_refresh=refreshes.minutes_since,
         unsuccessful_refreshes=refreshes.failures,
         device_hours=refreshes.device_hours,
-        estimate=estimate_fall(
-            (row.confidence for row in traffic.recent), (row.confidence for row in reference), params
-        ),
+        estimate=estimate_score(traffic.recent, reference, _scored(traffic, window), params),
         labelled_in_window=sum(traffic.judges(row) for row in traffic.recent),
         labels_since_refresh=None if refreshes.labels is None else traffic.labels - refreshes.labels,
         metric=_metric(workspace),
@@ -177,12 +180,23 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     log_metrics(run, _metrics(evidence, len(traffic.recent)))
     is_early = decision.outcome == "ask for labels" and evidence.decay is not None and evidence.decay.is_early
     _save_detector(run, champion, decay_check, asked=is_early)
+    if drift_state != drift_before:
+        _save_drift(run, champion, drift_state)
     urgent = params.urgent_labels if is_early else 0
     asked = ask_for_labels(workspace, champion, window, urgent=urgent) if decision.outcome == "ask for labels" else 0
     asked += draw_standing_lot(workspace, champion)
     trial = registry.wanted(task.name).trial
     page = artifact_url(run.url, REPORT)
     return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
+
+
+def _scored(traffic: LogWindow, window: Window) -> list[ScoredRow]:
+    """The independent answers with labels that judge, in the order of their labels."""
+    return [
+        ScoredRow(row, window.score(row.label, row.output), row.weight or 1.0)
+        for row in independent(traffic.labelled.all)
+        if row.label is not None
+    ]
 
 
 def _require_no_labels(workspace: Workspace, champion: Version, before: DetectorState) -> None:
@@ -316,6 +330,13 @@ def _save_detector(run: Run, champion: Version, decay_check: DecayCheck, *, aske
         tag(run, kept)
 
 
+def _save_drift(run: Run, champion: Version, state: DriftState) -> None:
+    """Save the budget of false alarms after the decision: a check killed earlier tests the same requests again."""
+    kept = {DRIFT: drift_text(state)}
+    registry.tag_version(champion.task, champion.version, kept)
+    tag(run, kept)
+
+
 def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
     metrics = {
         "window/rows": float(rows),
@@ -338,6 +359,9 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
             "window/estimated_fall_low": evidence.estimate.interval.low,
             "window/estimated_fall_high": evidence.estimate.interval.high,
         }
+        if evidence.estimate.error is not None:
+            metrics["window/estimate_error"] = evidence.estimate.error.error
+            metrics["window/corrected_score"] = evidence.estimate.error.corrected.mean
     if evidence.decay is not None:
         decay = evidence.decay
         metrics |= {

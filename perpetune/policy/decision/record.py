@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
+from pydantic_core import to_jsonable_python
 
 from perpetune.policy.approval import ApprovalEvidence
 from perpetune.policy.first_refresh import FirstRefreshEvidence
@@ -106,7 +107,7 @@ def record(
         outcome=verdict.outcome,
         reasons=verdict.reasons,
         rule=verdict.rule,
-        evidence=asdict(evidence),
+        evidence=to_jsonable_python(asdict(evidence)),
         ids=ids,
         system=system,
     )

@@ -31,6 +31,7 @@ def window(
     reference_outputs: Sequence[str] = ("good", "bad"),
     kind: str = "classification",
     confidence: float | None = 0.9,
+    users: bool = False,
 ) -> Window:
     chance = random.Random(7)
     reference = [
@@ -51,6 +52,7 @@ def window(
             latency_ms=1,
             confidence=confidence,
             label=label,
+            group=f"user {number}" if users else None,
         )
         for number, text in enumerate(inputs)
     ]
@@ -98,9 +100,17 @@ def test_free_text_without_confidence_is_judged_by_its_length(tmp_path: Path) ->
 
 
 def test_empty_texts_and_constant_columns_are_judged(tmp_path: Path) -> None:
-    found = drift_report(window([""] * 60, ["good"]), MONITOR, tmp_path / "drift.html")
+    found = drift_report(window([""] * 60, ["good"], users=True), MONITOR, tmp_path / "drift.html")
     assert found.columns["characters"].drifted
     assert not found.columns["confidence"].drifted
+
+
+def test_a_burst_of_equal_requests_is_one_observation(tmp_path: Path) -> None:
+    """One that sends the same text 200 times shows nothing about the others."""
+    found = drift_report(window([NEW[0]] * 200, ["mixed"]), MONITOR, tmp_path / "drift.html")
+    assert not found.judged and (found.rows, found.predictions_drifted) == (1, False)
+    of_one = window([f"{text} again" for text in texts(100, OLD, 12, seed=2)] + [NEW[0]] * 150, ["good", "bad"])
+    assert not drift_report(of_one, MONITOR, tmp_path / "drift.html").predictions_drifted
 
 
 @pytest.mark.parametrize("rows", [0, 49])

@@ -12,8 +12,8 @@ import pytest
 
 from perpetune.curation.readers.reviews import find_wheel, rated_sentences
 from perpetune.monitoring.drift import drift_report
-from perpetune.monitoring.input_drift import LEVEL, whole_input_drift
-from perpetune.monitoring.window import Window, current_frame, reference_frame
+from perpetune.monitoring.input_drift import LEVEL, compare_inputs, rows_of_reference, rows_of_window
+from perpetune.monitoring.window import Window
 from perpetune.params import load_params
 from perpetune.policy.retraining import DriftEvidence, InputDrift, RetrainEvidence, should_retrain
 from perpetune.records import Example, Prediction
@@ -81,7 +81,7 @@ def window(reference: Sequence[Row], rows: Sequence[Row]) -> Window:
 
 def run_test(reference: Sequence[Row], rows: Sequence[Row], seed: int = 0) -> InputDrift:
     found = window(reference, rows)
-    return whole_input_drift(found, current_frame(found), reference_frame(found), seed)
+    return compare_inputs(rows_of_window(found), rows_of_reference(found), seed=seed)
 
 
 @pytest.mark.parametrize(("reference", "rows"), [(600, 300), (300, 100), (100, 60)])
@@ -119,7 +119,7 @@ def test_other_reviews_of_products_alarm_at_most_at_the_level(products: dict[str
 
 
 def test_a_healthy_window_is_not_said_to_be_the_same(products: dict[str, list[Row]], tmp_path: Path) -> None:
-    found = drift_report(window(*divided(products, 300, 100, seed=3)), PARAMS.watch, tmp_path / "drift.html")
+    found = drift_report(window(*divided(products, 600, 900, seed=3)), PARAMS.watch, tmp_path / "drift.html")
     assert not found.inputs_drifted
     assert sentence(found).startswith("Neither of inputs nor of predictions is drift shown (a classifier tries to tell")
     assert "Drift of the inputs is not shown" in (tmp_path / "drift.html").read_text()
@@ -128,7 +128,7 @@ def test_a_healthy_window_is_not_said_to_be_the_same(products: dict[str, list[Ro
 @pytest.mark.parametrize("change", [str.upper, lambda text: text[:20], lambda text: f"{text} {text}", lambda text: ""])
 def test_other_forms_of_the_same_sentences_are_drift(products: dict[str, list[Row]], change: object) -> None:
     assert callable(change)
-    before, after = divided(products, 300, 150, seed=3)
+    before, after = divided(products, 900, 600, seed=3)
     assert run_test(before, [(change(text), group) for text, group in after]).drifted
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.params import WatchParams, load_params
-from perpetune.policy.estimated_accuracy import EstimatedFall
+from perpetune.policy.estimated_accuracy import EstimatedFall, EstimateError, estimate_sentences
 from perpetune.policy.label_requests import decide_without_labels, label_decision
 from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
@@ -23,10 +23,12 @@ def rules(setting: str) -> WatchParams:
     return WATCH.model_copy(update={"without_labels": setting})
 
 
-def fallen(low: float) -> EstimatedFall:
-    """By 5 points more than `low`, the end of its interval."""
+def fallen(low: float, error: float | None = 0.02) -> EstimatedFall:
+    """By 5 points more than `low`, the end of its interval; labels have shown its error, None if there were too few."""
     now, then = Score(0.7, Interval(0.66, 0.74), 300), Score(0.9, Interval(0.88, 0.92), 183)
-    return EstimatedFall(now, then, low + 0.05, Interval(low, low + 0.1, 0.98), WATCH.margin, 0.001, "Welch")
+    measured = None if error is None else EstimateError(error, Interval(error - 0.07, error + 0.07), 200, now)
+    interval = Interval(low, low + 0.1, 0.98)
+    return EstimatedFall(now, then, low + 0.05, interval, WATCH.margin, 0.001, "Welch", error=measured)
 
 
 def drift(inputs: bool, predictions: bool, judged: bool = True) -> DriftEvidence:
@@ -51,11 +53,27 @@ def test_a_fall_and_drift_together(setting: str, low: float | None, moved: bool,
 
 
 def test_the_reason_names_every_number() -> None:
-    first, assumed = label_decision(3, fallen(0.15), drift(True, False), rules("ask")).reasons
+    (first,) = label_decision(3, fallen(0.15), drift(True, False), rules("ask")).reasons
     assert "fallen by more than the margin of 5.0 points" in first
     assert "70.0 (95% interval 66.0 to 74.0, 300 rows) on the window" in first
     assert "a fall of 20.0 points (98% interval 15.0 to 25.0)" in first
-    assert "does not see concept drift" in assumed
+
+
+@pytest.mark.parametrize("error", [None, 0.4, -0.4])
+def test_an_estimate_that_labels_have_not_borne_out_asks_for_labels_instead_of_retraining(error: float | None) -> None:
+    """The estimate that said 78 when labels said 38."""
+    wrong = fallen(0.15, error)
+    decision = label_decision(3, wrong, drift(True, False), rules("retrain"))
+    assert decision.step == "ask" and "labels have not shown it to be right" in decision.reasons[1]
+    assert label_decision(3, fallen(0.15), drift(True, False), rules("retrain")).step == "retrain"
+
+
+def test_an_estimate_is_shown_with_its_error_on_labels_and_what_it_does_not_see() -> None:
+    told, blind = estimate_sentences(fallen(0.15, 0.12))
+    assert "on the last 200 labels it was 12.0 points too high (95% interval 5.0 to 19.0)" in told
+    assert "corrected by that it is 70.0" in told and "sure and wrong" in blind
+    assert "too low" in estimate_sentences(fallen(0.15, -0.12))[0]
+    assert "too few labels to say how wrong it is" in estimate_sentences(fallen(0.15, None))[0]
 
 
 LOWS = st.floats(-1, 1)

@@ -74,7 +74,7 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     log.dispose()
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"])
 def test_an_older_log_keeps_its_rows(postgres: Postgres, prediction: Callable[..., Prediction], revision: str) -> None:
     log = open_log(postgres.url)
     delete_older(log, "reviews", datetime.now(UTC))

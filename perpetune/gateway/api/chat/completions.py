@@ -270,6 +270,7 @@ class Completions:
             finish_reason=first.finish_reason,
             client_id=call.own_id,
             other_outputs=tuple(map(_output, answers[1:])),
+            likelihood=first.likelihood,
         )
         with tracing.span("record"):
             await self._log.record(prediction)

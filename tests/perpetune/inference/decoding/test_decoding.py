@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import jsonschema
 import pytest
@@ -238,6 +240,17 @@ def test_log_probabilities_are_the_models_own(tiny_base: Base) -> None:
         assert weighed.logprob == pytest.approx(float(there[token]), abs=1e-4)
         assert [value for _, value in weighed.top] == pytest.approx(there.topk(3).values.tolist(), abs=1e-4)
     assert one(tiny_base, ASKED[0], replace(asked, top_logprobs=None)).logprobs is None
+
+
+def test_likelihood_is_the_geometric_mean_of_the_tokens_and_changes_no_answer(tiny_base: Base) -> None:
+    asked = replace(GREEDY, top_logprobs=0, temperature=1.5, seed=5)
+    found = one(tiny_base, ASKED[0], asked)
+    assert found.logprobs and found.likelihood is not None
+    assert found.likelihood == pytest.approx(math.exp(fmean(token.logprob for token in found.logprobs)), rel=1e-4)
+    without = one(tiny_base, ASKED[0], replace(asked, top_logprobs=None))
+    assert (without.text, without.likelihood) == (found.text, found.likelihood)
+    empty = one(tiny_base, ASKED[0], replace(GREEDY, stop=(found.text[:1],), seed=5, temperature=1.5))
+    assert empty.likelihood is None or 0 <= empty.likelihood <= 1
 
 
 SCHEMA = {

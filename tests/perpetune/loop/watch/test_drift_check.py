@@ -1,0 +1,109 @@
+"""Checks in a row: what they test, at which level, and what the next one still knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy
+
+from perpetune.loop.watch.drift_check import check_drift
+from perpetune.model.weights import must_be_fetched, resolve, weights_digest
+from perpetune.monitoring.drift_state import DriftState, from_text, to_text
+from perpetune.monitoring.input_drift import BOTH, TEST
+from perpetune.monitoring.window import Window
+from perpetune.params import EvaluateParams
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.embeddings import store_embeddings
+from perpetune.prediction_log.writes import record_rows
+from perpetune.records import Example, Prediction
+from perpetune.statistics.alarm_budget import MOST_SAVED, PART
+from perpetune.tracking.registry import Version
+
+pytestmark = pytest.mark.slow
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+OLD = "where is card number {}"
+NEW = "a poem about the sea, verse {}"
+
+
+def window(prediction: Callable[..., Prediction], text: str, rows: int, time: datetime) -> Window:
+    reference = [
+        Example(input=OLD.format(number), output="good", id=f"e{number}", group=f"e{number}", source="test")
+        for number in range(1000, 1400, 2)
+    ]
+    asked = [
+        prediction(
+            number, input=text.format(1001 + 2 * number), time=time - timedelta(seconds=rows - number), confidence=None
+        )
+        for number in range(rows)
+    ]
+    return Window(asked, reference, {}, "generation")
+
+
+@pytest.fixture
+def champion(releases: Callable[..., Any]) -> tuple[Any, Version]:
+    from perpetune.tracking import registry
+
+    opened = releases()
+    return opened.workspace, registry.get(opened.task, opened.make())
+
+
+def test_a_check_repeats_the_last_result_until_there_is_something_new(
+    champion: tuple[Any, Version], prediction: Callable[..., Prediction], tmp_path: Path
+) -> None:
+    workspace, version = champion
+    seen, page = window(prediction, NEW, 120, NOW), tmp_path / "drift.html"
+    first, state = check_drift(workspace, version, seen, DriftState(), page, NOW)
+    assert first.inputs_drifted and first.inputs is not None and first.tested == NOW
+    assert first.inputs.level == pytest.approx(MOST_SAVED / PART / 2), "half is for the predictions"
+    kept = from_text(to_text(state))
+    assert kept == state, "what the tag holds is what was found"
+    again, same = check_drift(workspace, version, seen, kept, page, NOW + timedelta(minutes=5))
+    assert (again, same) == (first, kept), "the same requests are not tested again"
+    assert "Last tested" in page.read_text(encoding="utf-8")
+    later = NOW + timedelta(hours=2)
+    quiet, _ = check_drift(workspace, version, window(prediction, OLD, 120, later), kept, page, later)
+    assert not quiet.inputs_drifted and quiet.tested == later
+
+
+def test_too_few_requests_cost_nothing(
+    champion: tuple[Any, Version], prediction: Callable[..., Prediction], tmp_path: Path
+) -> None:
+    workspace, version = champion
+    found, state = check_drift(
+        workspace, version, window(prediction, NEW, 20, NOW), DriftState(), tmp_path / "drift.html", NOW
+    )
+    assert not found.judged and state == DriftState()
+
+
+def test_logged_embeddings_are_tested_if_they_are_of_these_days(
+    champion: tuple[Any, Version], prediction: Callable[..., Prediction], tmp_path: Path
+) -> None:
+    """The encoder's weights are in the repository's assets; without them there is nothing to test here."""
+    workspace, version = champion
+    settings = workspace.settings.model_copy(update={"assets": Path("assets").absolute()})
+    evaluate = workspace.params.evaluate.model_copy(update={"encoder": EvaluateParams().encoder})
+    params = workspace.params.model_copy(update={"evaluate": evaluate})
+    workspace, encoder = replace(workspace, settings=settings, params=params), evaluate.encoder
+    if encoder is None or must_be_fetched(encoder, workspace.assets):
+        pytest.skip("the encoder is not on this machine")
+    seen = window(prediction, OLD, 80, NOW)
+    logged = [row.model_copy(update={"task": version.task, "version": version.version}) for row in seen.predictions]
+    log: sqlalchemy.Engine = open_log(workspace.settings.prediction_log)
+    record_rows(log, logged)
+    name = weights_digest(resolve(encoder, workspace.assets, setting="evaluate.encoder"))[:16]
+    vectors = np.random.default_rng(1).normal(size=(80, 384))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    store_embeddings(log, name, {row.id: vectors[place] for place, row in enumerate(logged)})
+    log.dispose()
+    found, _ = check_drift(workspace, version, seen, DriftState(), tmp_path / "drift.html", NOW)
+    assert found.inputs is not None and found.inputs.test == BOTH and found.inputs_drifted, "their vectors are random"
+    newer = window(prediction, OLD, 80, NOW + timedelta(days=1))
+    stale, _ = check_drift(workspace, version, newer, DriftState(), tmp_path / "drift.html", NOW + timedelta(days=1))
+    assert stale.inputs is not None and stale.inputs.test == TEST
