@@ -37,6 +37,11 @@ def limited(data: Data, rows: int) -> Data:
     return Data(data.name, data.instruction, _sample(data.pool, rows, SEED), _sample(data.test, rows // 2, SEED))
 
 
+def every_row(data: Data) -> Data:
+    """The data without a limit, under a name of its own."""
+    return Data(f"{data.name}, all rows", data.instruction, data.pool, data.test)
+
+
 def chosen_on(assets: Path, folder: Path | None, count: int = ROWS) -> list[Data]:
     """Product reviews and 4,000 rows of banking77: weights, filters and defaults were chosen by results on these."""
     reviews = _divided("reviews", SENTIMENT, _sample(spoiled.reviews(assets), count, CHOOSING_SEED), CHOOSING_SEED)
