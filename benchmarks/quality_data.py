@@ -61,6 +61,11 @@ def shown_on(assets: Path, folder: Path | None, count: int = ROWS) -> list[Data]
     return found
 
 
+def every_text(folder: Path) -> list[str]:
+    """All inputs of banking77's training rows, each once."""
+    return sorted({row.input for row in spoiled.banking(folder / "banking77", "train")})
+
+
 def few_intents(data: Data) -> Data:
     """Twenty of the labels: a language model learns them in minutes on a CPU."""
     labels = sorted({row.output for row in data.pool})
