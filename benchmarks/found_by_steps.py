@@ -28,6 +28,7 @@ from perpetune.params import (
     TaskParams,
 )
 from perpetune.quality.features import Features
+from perpetune.quality.neighbours import alike
 from perpetune.quality.steps.label_errors import label_errors
 from perpetune.quality.steps.semantic import semantic
 from perpetune.records import Example
@@ -68,6 +69,14 @@ def found_by_steps(
         *_step_ratios(name, rows, seed),
         *_straddling_ratios(name, rows, embed, seed, most),
     ]
+
+
+def pairs_by_cells(name: str, texts: Sequence[str], embed: Embed) -> Ratio:
+    """How many of the exact pairs of texts that mean the same are found by cells, as they are among many texts."""
+    vectors = embed(texts).vectors
+    exact = set(alike(vectors, MEANING, exact=len(vectors)))
+    found = set(alike(vectors, MEANING, exact=0))
+    return Ratio(name, f"pairs by meaning at {MEANING}, by cells: recall", len(exact & found), len(exact))
 
 
 def _label_ratios(name: str, rows: Sequence[Example], rates: Sequence[float], embed: Embed, seed: int) -> list[Ratio]:

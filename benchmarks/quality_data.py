@@ -37,6 +37,11 @@ def limited(data: Data, rows: int) -> Data:
     return Data(data.name, data.instruction, _sample(data.pool, rows, SEED), _sample(data.test, rows // 2, SEED))
 
 
+def every_row(data: Data) -> Data:
+    """The data without a limit, under a name of its own."""
+    return Data(f"{data.name}, all rows", data.instruction, data.pool, data.test)
+
+
 def chosen_on(assets: Path, folder: Path | None, count: int = ROWS) -> list[Data]:
     """Product reviews and 4,000 rows of banking77: weights, filters and defaults were chosen by results on these."""
     reviews = _divided("reviews", SENTIMENT, _sample(spoiled.reviews(assets), count, CHOOSING_SEED), CHOOSING_SEED)
@@ -54,6 +59,11 @@ def shown_on(assets: Path, folder: Path | None, count: int = ROWS) -> list[Data]
     if folder is not None:
         found += [_contracts(folder / "contracts"), _unseen_banking(folder, count)]
     return found
+
+
+def every_text(folder: Path) -> list[str]:
+    """All inputs of banking77's training rows, each once."""
+    return sorted({row.input for row in spoiled.banking(folder / "banking77", "train")})
 
 
 def few_intents(data: Data) -> Data:

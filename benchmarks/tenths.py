@@ -13,7 +13,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ LANGUAGE_MODEL = "language model"
 CURATED, RANDOM, ALL = "a curated tenth", "a random tenth", "all spoiled rows"
 EPOCHS = 30  # that the equal steps of the linear models are of a tenth
 STEPS, BATCH = 40, 8  # of the language model
+SEEDS = 5  # of the linear models
 Embed = Callable[[Sequence[str]], Features]
 
 
@@ -83,7 +84,7 @@ class Learned:
             "accuracy": round(self.accuracy, 4),
             "test rows": len(self.scores),
             "seconds": round(self.seconds, 1),
-            # Each is 0, 1 or the mean of five of these.
+            # Each is 0, 1 or the mean of five of these (SEEDS).
             "scores in fifths": "".join(str(round(5 * score)) for score in self.scores),
         }
 
@@ -131,39 +132,53 @@ def _is_wrong(row: Example, wrong: dict[str, str]) -> bool:
     return name in wrong and wrong[name] != row.output
 
 
-def linear_models(data: Data, rate: float, embed: Embed, seed: int, *, every_choice: bool) -> list[Learned]:
-    """Logistic regression on embeddings: to convergence, and with equal steps. The random tenth is the mean of five."""
+def linear_models(data: Data, rate: float, embed: Embed, seeds: Sequence[int], *, every_choice: bool) -> list[Learned]:
+    """Logistic regression on embeddings: to convergence, and with equal steps.
+
+    The data is spoiled and drawn from again with each seed; a test row's score is its mean over the seeds.
+    """
+    runs = [_linear_run(data, rate, embed, seed, every_choice=every_choice) for seed in seeds]
+    learned = []
+    for systems in zip(*runs, strict=True):
+        scores = tuple(np.mean([each.scores for each in systems], axis=0).tolist())
+        wrong = float(np.mean([each.wrong for each in systems]))
+        learned.append(replace(systems[0], scores=scores, wrong=wrong, seconds=sum(each.seconds for each in systems)))
+        show(learned[-1])
+    return learned
+
+
+def _linear_run(data: Data, rate: float, embed: Embed, seed: int, *, every_choice: bool) -> list[Learned]:
+    """With one seed: all systems, each with both ways of training."""
     found = spoil(data.pool, rate, embed, seed)
-    systems: dict[str, list[Sequence[Example]]] = {
-        ALL: [found.raw],
-        RANDOM: [random.Random(draw).sample(list(found.raw), found.budget) for draw in range(5)],
-        CURATED: [chosen(found, embed)],
-        "all curated rows": [found.kept],
+    systems: dict[str, Sequence[Example]] = {
+        ALL: found.raw,
+        RANDOM: random.Random(seed).sample(list(found.raw), found.budget),
+        CURATED: chosen(found, embed),
+        "all curated rows": found.kept,
     }
     if every_choice:
         systems |= _choices(found, embed)
     learned = []
-    for system, samples in systems.items():
+    for system, rows in systems.items():
         began = time.monotonic()
-        scores = [_linear(sample, data.test, embed, steps=EPOCHS * found.budget, seed=seed) for sample in samples]
-        wrong = float(np.mean([wrong_ratio(sample, found.wrong) for sample in samples]))
-        for place, how in enumerate(("linear", "linear, equal steps")):
-            mean = tuple(np.mean([each[place] for each in scores], axis=0).tolist())
-            seconds = time.monotonic() - began
-            learned.append(Learned(data.name, rate, how, system, seed, len(samples[0]), wrong, mean, seconds))
-            show(learned[-1])
+        scores = _linear(rows, data.test, embed, steps=EPOCHS * found.budget, seed=seed)
+        wrong, seconds = wrong_ratio(rows, found.wrong), time.monotonic() - began
+        learned += [
+            Learned(data.name, rate, how, system, seed, len(rows), wrong, tuple(scores[place]), seconds)
+            for place, how in enumerate(("linear", "linear, equal steps"))
+        ]
     return learned
 
 
-def _choices(found: Spoiled, embed: Embed) -> dict[str, list[Sequence[Example]]]:
+def _choices(found: Spoiled, embed: Embed) -> dict[str, Sequence[Example]]:
     """Tenths that other settings choose."""
     return {
-        "a tenth: facility location, hard rows preferred": [chosen(found, embed, prefer="hard")],
-        "a tenth: facility location, easy rows preferred": [chosen(found, embed, prefer="easy")],
-        "a tenth: k-center": [chosen(found, embed, method="k_center")],
-        "a tenth: k-center, hard rows preferred": [chosen(found, embed, method="k_center", prefer="hard")],
-        "a tenth: even over labels, random": [chosen(found, embed, method="random")],
-        "a tenth: smallest margin first": [_hardest(found, embed)],
+        "a tenth: facility location, hard rows preferred": chosen(found, embed, prefer="hard"),
+        "a tenth: facility location, easy rows preferred": chosen(found, embed, prefer="easy"),
+        "a tenth: k-center": chosen(found, embed, method="k_center"),
+        "a tenth: k-center, hard rows preferred": chosen(found, embed, method="k_center", prefer="hard"),
+        "a tenth: even over labels, random": chosen(found, embed, method="random"),
+        "a tenth: smallest margin first": _hardest(found, embed),
     }
 
 

@@ -61,6 +61,7 @@ def push(
     What the project has already is not sent again. Suggestions are shown as predictions, except for random requests.
     """
     from perpetune.annotation import exchange
+    from perpetune.annotation.projects import default_title, note_project
     from perpetune.loop.label_rule import label_rule_at_hand
 
     with for_people():
@@ -82,7 +83,9 @@ def push(
                 say("bring the export home with `perpetune annotate pull --bring FILE`")
             return
         with _server(workspace, url) as server:
-            done = exchange.push(server, project or _title(workspace), tasks, labels, annotators)
+            title = project or default_title(workspace.params.task.name)
+            note_project(workspace.root, server.address, title)
+            done = exchange.push(server, title, tasks, labels, annotators)
         if json_:
             print_json({**asdict(done), "tasks": counts})
             return
@@ -105,6 +108,7 @@ def pull(
     from perpetune.annotation.bring import bring as bring_home
     from perpetune.annotation.bring import record
     from perpetune.annotation.decide import decide
+    from perpetune.annotation.projects import default_title
     from perpetune.loop.label_rule import label_rule_at_hand
     from perpetune.prediction_log.redaction import Redactor, group_key
 
@@ -114,7 +118,7 @@ def pull(
             annotations = exchange.read_annotations(bring)
         else:
             with _server(workspace, url) as server:
-                annotations = exchange.pull(server, project or _title(workspace))
+                annotations = exchange.pull(server, project or default_title(workspace.params.task.name))
         recorded = record(annotations, workspace.root)
         decided, undecided = decide(recorded.every, label_rule_at_hand(workspace))
         redactor = Redactor(group_key(None)) if workspace.params.log.redact else None
@@ -194,10 +198,6 @@ def _server(workspace: Workspace, url: str | None) -> AbstractContextManager[Lab
             do=f"set it to {what} of your Label Studio, or use --out and --bring without one",
         )
     return label_studio(address, key.get_secret_value())
-
-
-def _title(workspace: Workspace) -> str:
-    return f"perpetune {workspace.params.task.name}"
 
 
 def _config(path: Path, labels: list[str] | None) -> Path:

@@ -70,10 +70,10 @@ def _holds(path: Path, targets: Targets, scrubber: Scrubber) -> bool:
 def out_of_reach(workspace: Workspace) -> list[str]:
     """What may hold the rows and cannot be changed from here, one sentence each."""
     settings, notes = workspace.settings, []
-    if settings.label_studio_url or (workspace.root / RECORD).is_file():
+    if (workspace.root / RECORD).is_file() and not settings.label_studio_url:
         notes.append(
-            "tasks that `perpetune annotate push` sent to an annotation tool are still there: delete them in its project "
-            f"`perpetune {workspace.params.task.name}`"
+            "tasks that went to people by a file (`perpetune annotate push --out`) are still in their annotation tool: "
+            "delete them there"
         )
     if not settings.prediction_log.startswith("sqlite"):
         notes.append(

@@ -1,4 +1,4 @@
-"""Erase rows: from the inbox, data/, DVC's cache and remotes, the prediction log, MLflow and the home folder."""
+"""Erase rows: from the inbox, data/, DVC's cache and remotes, the prediction log, MLflow, the home folder, Label Studio."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from perpetune.curation.erased import Tombstone, load_tombstones, save_tombstone
 from perpetune.curation.inbox.store import locked
 from perpetune.curation.layout import INBOX
 from perpetune.erasure import data_store, files
+from perpetune.erasure.annotation_server import clean_annotation_server, examples_in_tasks
 from perpetune.erasure.caches import forget_embeddings, forget_replies
 from perpetune.erasure.contents import Cleaned, cleaned
 from perpetune.erasure.database import scrub_database
@@ -90,8 +91,8 @@ def erase(workspace: Workspace, selector: Selector, why: str, say: Say, *, dry_r
         is_elsewhere = selector.kind == "match" and planned and (planned.removed or planned.elsewhere)
         if not journal.rows and not is_elsewhere:
             raise PerpetuneError(
-                "no row is selected: not in the inbox, data/, DVC's cache and remotes, the prediction log, MLflow or "
-                f"{workspace.home.name}",
+                "no row is selected: not in the inbox, data/, DVC's cache and remotes, the prediction log, MLflow, "
+                f"{workspace.home.name} or Label Studio",
                 do="check the spelling; ids are those of `data/raw/examples.jsonl`",
             )
         if dry_run and planned:
@@ -146,6 +147,7 @@ def _everywhere(workspace: Workspace, log: Engine) -> Iterator[Iterator[Example]
         for store in found:
             yield data_store.examples_of(store)
     yield logged_examples(log)
+    yield examples_in_tasks(workspace)
     for path in own_files(workspace):  # so that the next curation does not bring them
         yield iter(examples_of(path))
 
@@ -194,6 +196,11 @@ def _carried_out(workspace: Workspace, journal: Journal, log: Engine, say: Say, 
     removed.append(_from_mlflow(workspace, clean, scrubber, dry_run=dry_run))
     removed += _from_caches(workspace, targets, dry_run=dry_run)
     removed.append(_from_home(workspace, clean, scrubber, dry_run=dry_run))
+    say("Label Studio")
+    annotation = clean_annotation_server(workspace, targets, scrubber, dry_run=dry_run)
+    removed += [
+        Removed(f"Label Studio: project {title}", tasks, tasks, "tasks") for title, tasks in annotation.deleted.items()
+    ]
     if not dry_run and requests_about(log, targets):  # that a gateway has logged meanwhile
         remove_requests(log, targets, dry_run=False)
     trained = trained_versions(workspace.params.task.name, versions)
@@ -211,7 +218,7 @@ def _carried_out(workspace: Workspace, journal: Journal, log: Engine, say: Say, 
         versions,
         tuple(trained),
         tuple(elsewhere),
-        tuple(out_of_reach(workspace)),
+        (*annotation.notes, *out_of_reach(workspace)),
         dry_run,
         completed=False,
     )

@@ -367,8 +367,8 @@ class SelectParams(Section):
     budget: Count | None = None
     """Most training rows; `null` keeps all. Labels share it evenly, and rare ones keep all their rows. Unit: rows."""
     method: Literal["facility_location", "k_center", "random"] = "facility_location"
-    """How the rows of a label are chosen. `facility_location`: those that stand for all others best; `k_center`: those from
-    which no other is far, outliers included; `random`: by hash. See decision 23.
+    """How the rows of a label are chosen. `facility_location`: those that stand for all others best, and whose mean is that
+    of all; `k_center`: those from which no other is far, outliers included; `random`: by hash. See decisions 23 and 32.
     """
     prefer: Literal["none", "hard", "easy"] = "none"
     """Which rows count more when they are chosen: those that are hard to learn, or easy, or none. With labels, hardness is

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -35,6 +36,22 @@ class RunningLabelStudio:
         found = httpx.request(method, self.url + path, headers=headers, timeout=60, **options)  # type: ignore[arg-type]
         assert found.is_success, found.text
         return found.json() if found.content else None
+
+    def project(self, title: str) -> int:
+        """The number of the project."""
+        projects: Any = self.call("GET", "/api/projects/?page_size=100")
+        [number] = [each["id"] for each in projects["results"] if each["title"] == title]
+        return int(number)
+
+    def tasks(self, title: str) -> list[Any]:
+        """The project's tasks with all that belongs to them."""
+        found: Any = self.call("GET", f"/api/tasks/?project={self.project(title)}&fields=all&page_size=2000")
+        return list(found["tasks"])
+
+    def annotate(self, task: Any, label: str, kind: str = "choices", token: str | None = None) -> None:
+        value = {"choices": [label]} if kind == "choices" else {"text": [label]}
+        result = [{"from_name": "answer", "to_name": "input", "type": kind, "value": value}]
+        self.call("POST", f"/api/tasks/{task['id']}/annotations/", token, json={"result": result})
 
 
 def is_installed() -> bool:

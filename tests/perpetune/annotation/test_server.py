@@ -60,30 +60,15 @@ def run(workspace: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def tasks_of(server: RunningLabelStudio, title: str) -> list[Any]:
-    projects: Any = server.call("GET", "/api/projects/?page_size=100")
-    [number] = [each["id"] for each in projects["results"] if each["title"] == title]
-    found: Any = server.call("GET", f"/api/projects/{number}/export?exportType=JSON&download_all_tasks=true")
-    return list(found)
-
-
-def annotate(
-    server: RunningLabelStudio, task: Any, label: str, kind: str = "choices", token: str | None = None
-) -> None:
-    value = {"choices": [label]} if kind == "choices" else {"text": [label]}
-    result = [{"from_name": "answer", "to_name": "input", "type": kind, "value": value}]
-    server.call("POST", f"/api/tasks/{task['id']}/annotations/", token, json={"result": result})
-
-
 def test_rows_go_out_once_and_their_labels_come_home(server: RunningLabelStudio, workspace: Path) -> None:
     first = run(workspace, "push", "--project", "one")
     assert (first["added"], first["known"]) == (3, 0)
     second = run(workspace, "push", "--project", "one")
     assert (second["added"], second["known"], second["url"]) == (0, 3, first["url"])
-    tasks = tasks_of(server, "one")
+    tasks = server.tasks("one")
     assert len(tasks) == 3 and all(task["total_predictions"] == 1 for task in tasks)
-    annotate(server, tasks[0], "billing")
-    annotate(server, tasks[1], 'a & "b"')
+    server.annotate(tasks[0], "billing")
+    server.annotate(tasks[1], 'a & "b"')
     brought = run(workspace, "pull", "--project", "one")
     assert (brought["annotations"], brought["corrected"]) == (2, 2)
     outputs = {row.id: row.output for row in fetch(["inbox"], workspace, workspace).examples}
@@ -91,16 +76,17 @@ def test_rows_go_out_once_and_their_labels_come_home(server: RunningLabelStudio,
     kept = (workspace / "data/annotations/annotations.jsonl").read_text().splitlines()
     assert {json.loads(line)["annotator"] for line in kept} == {USER} and all("time" in json.loads(x) for x in kept)
     assert run(workspace, "pull", "--project", "one")["new"] == 0
+    assert server.call("GET", f"/api/projects/{server.project('one')}/export/files") == {"export_files": []}
 
 
 def test_two_people_and_their_agreement(server: RunningLabelStudio, workspace: Path) -> None:
     run(workspace, "push", "--project", "two", "--annotators", "2")
     other = second_user(server, "ben@example.org")
     for task, labels in zip(
-        tasks_of(server, "two"), [("billing", "billing"), ("billing", "login"), ("login",) * 2], strict=True
+        server.tasks("two"), [("billing", "billing"), ("billing", "login"), ("login",) * 2], strict=True
     ):
-        annotate(server, task, labels[0])
-        annotate(server, task, labels[1], token=other)
+        server.annotate(task, labels[0])
+        server.annotate(task, labels[1], token=other)
     brought = run(workspace, "pull", "--project", "two")
     assert (brought["annotations"], brought["corrected"], brought["confirmed"]) == (6, 1, 1)
     assert "disagree" in brought["undecided"][0]["reason"]
@@ -148,7 +134,7 @@ def test_a_new_label_of_the_task_can_be_chosen(server: RunningLabelStudio, works
         workspace, task={"name": "tickets", "labels": ["billing", "login", "new one"]}, fetch={"sources": ["inbox"]}
     )
     run(workspace, "push", "--project", "four")
-    annotate(server, tasks_of(server, "four")[0], "new one")
+    server.annotate(server.tasks("four")[0], "new one")
     assert run(workspace, "pull", "--project", "four")["corrected"] == 1
 
 
@@ -168,7 +154,7 @@ def test_free_text_comes_home(server: RunningLabelStudio, workspace: Path) -> No
     )
     lines(workspace / "new.jsonl", [{"id": "n1", "text": "Reset my password"}])
     assert run(workspace, "push", "--project", "five", "--rows", "new.jsonl", "--errors", "0")["added"] == 1
-    annotate(server, tasks_of(server, "five")[0], "Click on\nforgotten.", "textarea")
+    server.annotate(server.tasks("five")[0], "Click on\nforgotten.", "textarea")
     assert run(workspace, "pull", "--project", "five")["added"] == 1
     rows = {row.id: row.output for row in fetch(["inbox"], workspace, workspace).examples}
     assert rows["n1"] == "Click on\nforgotten."

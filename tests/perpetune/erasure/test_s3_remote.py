@@ -18,7 +18,7 @@ from perpetune.erasure.selection import Selector, Targets
 from perpetune.records import Example, read_jsonl
 
 pytest.importorskip("moto", reason="needs moto[server]")
-pytest.importorskip("dvc_s3", reason="needs dvc-s3")
+pytest.importorskip("dvc_s3", reason="needs dvc-s3: `make test-s3`")
 
 pytestmark = pytest.mark.slow
 

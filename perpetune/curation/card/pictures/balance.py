@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from perpetune.curation.card.pictures.svg import WIDTH, dot, fitted, line, picture, text
+from perpetune.curation.card.pictures.svg import WIDTH, dot, fitted, line, picture, text, width_of
 
 MOST = 15
 """Labels, the most frequent ones; with more, the table of labels has all."""
-_NAME, _ROW, _END = 140, 24, 14
+_LEAST_NAME, _MOST_NAME, _ROW, _END = 60, 210, 24, 14
 
 
 def balance(labels: Sequence[str], splits: Mapping[str, Mapping[str, int]]) -> Markup:
@@ -24,23 +24,24 @@ def balance(labels: Sequence[str], splits: Mapping[str, Mapping[str, int]]) -> M
     }
     step = _step(max((ratio for each in ratios.values() for ratio in each.values()), default=0) or 1)
     most = 4 * step
-    space = WIDTH - _NAME - _END
+    beginning = min(max(width_of(shown) + 12, _LEAST_NAME), _MOST_NAME)
+    space = WIDTH - beginning - _END
     bottom = _ROW * len(shown)
     parts = [
         part
         for mark in (0, 2 * step, most)
         for part in (
-            line(_NAME + space * mark / most, 0, _NAME + space * mark / most, bottom),
-            text(_NAME + space * mark / most, bottom + 16, f"{100 * mark:g}%", "middle", "soft"),
+            line(beginning + space * mark / most, 0, beginning + space * mark / most, bottom),
+            text(beginning + space * mark / most, bottom + 16, f"{100 * mark:g}%", "middle", "soft"),
         )
     ]
     for place, label in enumerate(shown):
         y = place * _ROW + _ROW / 2
-        parts.append(text(0, y + 4, fitted(label or "(empty)", _NAME - 12)))
+        parts.append(text(0, y + 4, fitted(label or "(empty)", beginning - 12)))
         # The training split last, so that it lies above the others.
         for name, found in reversed(ratios.items()):
             hint = f"{label}: {100 * found[label]:.1f}% of {name}"
-            parts.append(dot(_NAME + space * found[label] / most, y, 5, name, hint))
+            parts.append(dot(beginning + space * found[label] / most, y, 5, name, hint))
     return picture(bottom + 22, "The ratio of each label in each split", parts)
 
 

@@ -60,7 +60,7 @@ def input_map(found: Sequence[Point], kinds: Sequence[str], *, labelled: bool) -
         )
         for each in ordered
     )
-    names = [(shortened(kind, 28), colour) for kind, colour in colours.items()]
+    names = [(shortened(kind, 40), colour) for kind, colour in colours.items()]
     others = len(kinds) - len(colours)
     return legend([*names, *([(f"{others:,} others", "out")] if others > 0 else [])]) + picture(
         _HEIGHT, "A map of the inputs: alike ones are near each other", dots

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 WIDTH = 390
 """Of every picture, in its own units: a phone shows it at almost a pixel each."""
 FONT = 13
+_LETTER = 0.55 * FONT  # the mean width of one
 
 
 def picture(height: float, description: str, parts: Iterable[Markup]) -> Markup:
@@ -43,9 +44,17 @@ def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") 
 
 
 def fitted(words: str, width: float) -> str:
-    """The words cut so that they fit into a width."""
-    most = max(int(width / (0.55 * FONT)), 2)
-    return words if len(words) <= most else words[: most - 1] + "…"
+    """The words, cut in the middle so that they fit into a width: names often differ only at their end."""
+    most = max(int(width / _LETTER), 3)
+    if len(words) <= most:
+        return words
+    end = (most - 1) // 3
+    return f"{words[: most - 1 - end]}…{words[len(words) - end :]}"
+
+
+def width_of(words: Iterable[str]) -> float:
+    """How wide the longest of these is, about."""
+    return max((len(each) for each in words), default=0) * _LETTER
 
 
 def number(value: float) -> str:

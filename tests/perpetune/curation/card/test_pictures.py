@@ -60,6 +60,16 @@ def test_bars_of_languages_show_what_was_kept_and_never_leave_the_picture() -> N
     assert "0 (−36)" in [each.text for each in elements(drawn, "text")]
 
 
+def test_long_labels_that_begin_alike_stay_different() -> None:
+    labels = [f"direct_debit_payment_of_a_customer_not_{end}" for end in ("recognised", "received")]
+    drawn = balance(labels, {"train": dict.fromkeys(labels, 1)})
+    names = re.findall(r'<text x="0"[^>]*>([^<]*)</text>', drawn)
+    assert len(set(names)) == 2 and all(name.startswith("direct_debit") and "…" in name for name in names)
+    assert ">card_payment_fee_charged<" in balance(
+        ["card_payment_fee_charged"], {"train": {"card_payment_fee_charged": 1}}
+    )
+
+
 def test_balanced_splits_have_their_dots_at_one_place() -> None:
     drawn = balance(["yes", "no"], {"train": {"yes": 60, "no": 20}, "frozen": {"yes": 3, "no": 1}, "recent": {}})
     places = {each.get("cx") for each in elements(drawn, "circle") if (each[0].text or "").startswith("yes")}
