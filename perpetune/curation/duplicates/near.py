@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpetune.curation.duplicates.minhash import similar_texts
-from perpetune.curation.duplicates.one_word import MAX_FILLERS, Neighbourhoods
+from perpetune.curation.duplicates.one_word import Neighbourhoods
 from perpetune.curation.duplicates.readings import Readings, readings_of
-from perpetune.curation.duplicates.shared_keys import Keys, components, sharing
+from perpetune.curation.duplicates.shared_keys import Keys, components
 from perpetune.curation.engine import IN_PROCESS, Engine, for_each
 from perpetune.records import Example
 
@@ -88,7 +88,7 @@ class _Found:
 
     def pairs(self, texts: NDArray[np.int32], engine: Engine) -> Iterator[tuple[int, int]]:
         """The numbers of texts that are near duplicates of each other; a pair may come twice."""
-        yield from sharing(*self._loose.joined(self._sure, texts), MAX_FILLERS)
+        yield from ((int(texts[one]), int(texts[other])) for one, other in self._loose.found_among(self._sure))
         yield from self._words.pairs(texts)
         owners = texts[np.asarray(self._owners)]
         for one, other in similar_texts(self._letters, engine):

@@ -29,9 +29,9 @@ SHORT_WORDS, SHORT_LETTERS = 4, 8
 class Readings:
     """What a row may say, by 64-bit hashes, and in what forms it is compared with others.
 
-    Rows that share one of `sure` are variants of each other; `main` is one of these. Rows that share one of `sure` or
-    `loose` are nearly so: they differ by a short clause at the beginning or the end. `words` are compared word by word,
-    `letters` passage by passage: each without what surely is no part of the text, and with it if there is any.
+    Rows that share one of `sure` are variants of each other; `main` is one of these. A row is nearly so if one of its
+    `loose` is `sure` of another: it has a short clause more, at the beginning or the end. `words` are compared word by
+    word, `letters` passage by passage: each without what surely is no part of the text, and with it if there is any.
     """
 
     main: int

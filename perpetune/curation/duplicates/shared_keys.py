@@ -42,10 +42,14 @@ class Keys:
     def arrays(self) -> Owned:
         return np.array(self._keys, dtype=np.uint64), np.array(self._owners, dtype=np.int32)
 
-    def joined(self, other: Keys, names: NDArray[np.int32]) -> Owned:
-        """The keys of both; a row is named by its number in `names`."""
-        (keys, owners), (others, of_others) = self.arrays(), other.arrays()
-        return np.concatenate([keys, others]), names[np.concatenate([owners, of_others])]
+    def found_among(self, other: Keys) -> Iterator[tuple[int, int]]:
+        """The pairs of a row with one of these keys, and a row that has it in the other collection."""
+        (keys, owners), (known, of_known) = self.arrays(), other.arrays()
+        order = np.argsort(known, kind="stable")
+        known, of_known = known[order], of_known[order]
+        places = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
+        found = known[places] == keys if len(known) else np.zeros(len(keys), dtype=bool)
+        yield from zip(owners[found].tolist(), of_known[places[found]].tolist(), strict=True)
 
 
 def components(keys: Keys, count: int) -> NDArray[np.int32]:

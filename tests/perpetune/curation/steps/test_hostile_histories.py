@@ -94,13 +94,13 @@ class Team:
         elif step == "shuffle":
             self.draw.shuffle(self.rows)
         elif step != "edit" or not self.with_ids or (row.key, self.source) in self.known:
-            change: dict[str, object] = {
+            changes: dict[str, dict[str, object]] = {
                 "edit": {"input": self.text() if self.with_ids else f"{text}."},
                 "relabel": {"output": "b" if label == "a" else "a"},
                 "group": {"group": self.draw.choice(["g1", "g2", "g3"])},
                 "time": {"time": (START + timedelta(days=self.draw.randint(0, 99))).isoformat()},
-            }[step]
-            self.rows[place] = replace(row, line={**row.line, **change})
+            }
+            self.rows[place] = replace(row, line={**row.line, **changes[step]})
 
     def curate(self) -> tuple[Splits, dict[str, set[str]], list[Example]]:
         """The splits, the rows of each by key, and all rows that reached the split."""
