@@ -134,11 +134,20 @@ def to_text(schema: Schema) -> str:
 
 
 def parsed(text: str) -> object:
-    """The value of a JSON text. Raises InvalidOutput if it is not JSON."""
+    """The value of a JSON text. Raises InvalidOutput if it is not JSON, or has a key with several values."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unambiguous)
     except (ValueError, RecursionError) as fault:
         raise InvalidOutput((), f"not JSON: {fault}") from None
+
+
+def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object with these keys. Raises ValueError if a key has several values: none is known to be the right one."""
+    found = dict(pairs)
+    for key, value in pairs if len(found) < len(pairs) else ():
+        if value != found[key]:
+            raise ValueError(f"the key {key!r:.40} is there twice, with different values")
+    return found
 
 
 def position(path: Path) -> str:

@@ -42,26 +42,41 @@ class AssignmentRecord:
     splits: Mapping[str, str] = field(default_factory=dict)
     frozen_sources: frozenset[str] = frozenset(SplitParams().frozen_sources)
 
-    def of_id(self, row: Example) -> str | None:
-        return self.splits.get(self._id_key(row)) if has_own_id(row) else None
-
     def is_frozen(self, row: Example) -> bool:
         """Whether this very row, by its source or its id, is in the frozen holdout."""
-        if row.source in self.frozen_sources:
-            return True
-        return bool(self.splits) and self.splits.get(self._id_key(row)) == "frozen"
+        return row.source in self.frozen_sources or self._of_id(row) == "frozen"
 
     def of_row(self, row: Example, *, by_text: bool) -> str | None:
-        """The recorded split of the row: by its id, so that its text may change, or by its group, or by its text."""
+        """The recorded split of the row: by its id, so that its text may change, or by its group, or by its text.
+
+        A row without an id of its own is known by the content that it came with, also if a step has changed its text.
+        """
         if not self.splits:
             return None
-        found = self.of_id(row)
-        if found is None and has_own_group(row):
-            found = self.splits.get(self._group_key(row.group))
-        if found is None and by_text:
-            found = self.splits.get(self._text_key(row))
-        # A row without an id of its own is known by the content that it came with, also if a step has changed its text.
-        return self.splits.get(self._id_key(row)) if found is None else found
+        found = self._of_id(row) or self._of_group(row)
+        return self.of_text(row) if found is None and by_text else found
+
+    def first_use(self, row: Example) -> str | None:
+        """The split in which the row, or else its text, was first, whichever group it is in now."""
+        if not self.splits:
+            return None
+        return self._of_id(row) or self.of_text(row) or self._of_group(row)
+
+    def of_text(self, row: Example) -> str | None:
+        """The split in which a row with this text was first."""
+        return self.splits.get(self._text_key(row)) if self.splits else None
+
+    def _of_id(self, row: Example) -> str | None:
+        if not self.splits:
+            return None
+        found = self.splits.get(self._id_key(row))
+        if found is None and has_own_id(row):
+            return self.splits.get(self._moved_key(row))
+        # Earlier releases wrote down the source of a row without an id of its own too.
+        return self.splits.get(self._id_in_source(row)) if found is None else found
+
+    def _of_group(self, row: Example) -> str | None:
+        return self.splits.get(self._group_key(row.group)) if has_own_group(row) else None
 
     def with_rows(self, parts: Mapping[str, Iterable[Example]]) -> AssignmentRecord:
         """The record with the rows of these splits; what it has already stays as it is."""
@@ -74,10 +89,19 @@ class AssignmentRecord:
 
     def _keys_of(self, row: Example) -> list[str]:
         groups = [self._group_key(row.group)] if has_own_group(row) else []
-        return [self._id_key(row), *groups, self._text_key(row)]
+        ids = [self._id_key(row), self._moved_key(row)] if has_own_id(row) else [self._id_key(row)]
+        return [*ids, *groups, self._text_key(row)]
 
     def _id_key(self, row: Example) -> str:
+        """The hash of an id, which is a file's own. The content that stands for a missing one is the same in any file."""
+        return self._id_in_source(row) if has_own_id(row) else fingerprint("content", self.seed, _bare_id(row))
+
+    def _id_in_source(self, row: Example) -> str:
         return fingerprint("id", self.seed, row.source, _bare_id(row))
+
+    def _moved_key(self, row: Example) -> str:
+        """The hash of an id with its text, by which a row is known when its file has another name."""
+        return fingerprint("moved", self.seed, _bare_id(row), canonical_turns(row))
 
     def _group_key(self, group: str) -> str:
         return fingerprint("group", self.seed, group)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -94,6 +95,11 @@ def most_frequent_first(counts: Mapping[str, int]) -> dict[str, int]:
 def in_order(examples: Iterable[Example]) -> list[Example]:
     """The canonical order of every file of the pipeline, independent of the input's order."""
     return _sorted(examples, lambda row: (row.source, row.id))
+
+
+def together(rows: Iterable[Example], others: Iterable[Example]) -> Iterator[Example]:
+    """Rows in canonical order, and others, in this order."""
+    return heapq.merge(rows, in_order(others), key=lambda row: (row.source, row.id))
 
 
 def changes_in_order(changed: Iterable[Changed]) -> list[Changed]:

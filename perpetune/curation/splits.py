@@ -21,6 +21,7 @@ NEAR = {
     "recent": "near duplicate of a row of the recent holdout",
     "validation": "near duplicate of a row of the validation split",
 }
+HELD = "same input as a row that was in the frozen holdout"
 MOVED = "trained on before, and now in one group with a row of a holdout"
 
 

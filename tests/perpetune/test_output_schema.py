@@ -59,6 +59,7 @@ def test_outputs_are_written_as_the_grammar_takes_them(text: str, written: str |
     [
         ("{", "not JSON: "),
         ('{"name": NaN}', "not JSON: NaN is not a JSON value"),
+        ('{"name": "a", "name": "b"}', "not JSON: the key 'name' is there twice"),
         ('{"name": "x", "state": "shut"}', "state: 'shut' is not one of ['open', 'closed']"),
         ('{"name": "x", "rooms": [{"beds": 1}, {"beds": "two"}]}', "rooms[1].beds: 'two' is not of type 'integer'"),
         ('{"guests": 1}', "'name' is a required property"),

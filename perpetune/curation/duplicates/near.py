@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from perpetune.curation.duplicates.canonical import Turns, canonical_turns, row_tokens
+import numpy as np
+from numpy.typing import NDArray
+
 from perpetune.curation.duplicates.minhash import similar_texts
-from perpetune.curation.duplicates.one_word import one_word_apart
+from perpetune.curation.duplicates.one_word import Neighbourhoods
+from perpetune.curation.duplicates.readings import Readings, readings_of
+from perpetune.curation.duplicates.shared_keys import Keys, components
 from perpetune.curation.engine import IN_PROCESS, Engine, for_each
 from perpetune.records import Example
 
-Asked = str | Turns
+Asked = str | tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The number of each row's canonical text, by its turns, and which of these are near duplicates of one another."""
+    """The number of each row's text, by its turns, and which of these are near duplicates of one another."""
 
     numbers: Mapping[Asked, int] = field(default_factory=dict)
     neighbours: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def text_of(self, row: Example) -> int:
-        """The number of the row's canonical text. Raises KeyError for a row that was not compared."""
+        """The number of the row's text. Raises KeyError for a row that was not compared."""
         return self.numbers[_asked(row)]
 
     def like(self, text: int) -> frozenset[int]:
@@ -34,41 +39,64 @@ class NearDuplicates:
 def near_duplicates(rows: Sequence[Example], engine: Engine = IN_PROCESS) -> NearDuplicates:
     """Compare the inputs of all rows.
 
-    Texts with one canonical form count as the same. Two texts are near duplicates if they are one word apart, or if
-    most of their passages are the same. Work and memory grow with the number of rows, not of pairs.
+    Texts that share a reading count as the same. Two texts are near duplicates if they are one word apart, but for a
+    short clause at the beginning or the end, or if most of their passages are the same. Work and memory grow with the
+    number of rows, not of pairs.
     """
     first: dict[Asked, Example] = {}
     for row in rows:
         first.setdefault(_asked(row), row)
-    different = tuple(first.values())
-    numbers: dict[Asked, int] = {}
-    known: dict[Turns, int] = {}
-    examples: list[Example] = []
-    for row, turns in zip(different, for_each(_canonical, different, engine), strict=True):
-        if turns not in known:
-            known[turns] = len(known)
-            examples.append(row)
-        numbers[_asked(row)] = known[turns]
+    found = _Found()
+    for readings in for_each(readings_of, tuple(first.values()), engine):
+        found.add(readings)
+    texts = found.texts()
     neighbours: dict[int, set[int]] = defaultdict(set)
-    texts = ["\n".join(text for _, text in turns) for turns in known]
-    del known
-    for pairs in (one_word_apart(for_each(_tokens, examples, engine)), similar_texts(texts, engine)):
-        for one, other in pairs:
+    for one, other in found.pairs(texts, engine):
+        if one != other:
             neighbours[one].add(other)
             neighbours[other].add(one)
+    numbers = dict(zip(first, texts.tolist(), strict=True))
     return NearDuplicates(numbers, {text: frozenset(others) for text, others in neighbours.items()})
 
 
-def _canonical(rows: Sequence[Example]) -> list[Turns]:
-    return [canonical_turns(row) for row in rows]
+class _Found:
+    """The readings of all rows, in arrays: what is compared, and the numbers of the rows."""
 
+    def __init__(self) -> None:
+        self._rows = 0
+        self._seen: set[int] = set()
+        self._sure = Keys()
+        self._loose = Keys()
+        self._words = Neighbourhoods()
+        self._letters: list[str] = []
+        self._owners = array("i")
 
-def _tokens(rows: Sequence[Example]) -> list[tuple[str, ...]]:
-    return [row_tokens(row) for row in rows]
+    def add(self, readings: Readings) -> None:
+        self._sure.add(readings.sure, self._rows)
+        self._loose.add(readings.loose, self._rows)
+        if readings.main not in self._seen:
+            self._seen.add(readings.main)
+            for words in readings.words:
+                self._words.add(words, self._rows)
+            self._letters += readings.letters
+            self._owners.extend([self._rows] * len(readings.letters))
+        self._rows += 1
+
+    def texts(self) -> NDArray[np.int32]:
+        """The number of each row's text. Rows that share a reading have the same one."""
+        return components(self._sure, self._rows)
+
+    def pairs(self, texts: NDArray[np.int32], engine: Engine) -> Iterator[tuple[int, int]]:
+        """The numbers of texts that are near duplicates of each other; a pair may come twice."""
+        yield from ((int(texts[one]), int(texts[other])) for one, other in self._loose.found_among(self._sure))
+        yield from self._words.pairs(texts)
+        owners = texts[np.asarray(self._owners)]
+        for one, other in similar_texts(self._letters, engine):
+            yield int(owners[one]), int(owners[other])
 
 
 def _asked(row: Example) -> Asked:
-    """What the row's canonical text is made of, which takes no work and no memory of its own if there is one turn."""
+    """What the row's text is made of, which takes no work and no memory of its own if there is one turn."""
     return tuple((turn.role, turn.content) for turn in row.messages if turn.role != "system") or row.input
 
 

@@ -8,9 +8,30 @@ from collections.abc import Iterator
 
 from perpetune.curation.readers.table import Row, UnreadableRow, WantedColumns
 from perpetune.curation.readers.text_encoding import UNDECODABLE
+from perpetune.curation.text import shortened
 
 TOO_DEEP = "it is nested too deeply"
-_DECODER = json.JSONDecoder()
+
+
+class Ambiguous(dict[str, object]):
+    """An object that has a key several times, with different values: none of them is known to be the right one."""
+
+    key = ""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    repeated = next((key for key, value in pairs if value != found[key]), None)
+    if repeated is None:
+        return found
+    ambiguous = Ambiguous(found)
+    ambiguous.key = repeated
+    return ambiguous
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 _BETWEEN = re.compile(r"[\s,]*")
 _SCALAR = re.compile(r"[^,\n\]]*.?")
 # A string ends with its line at the latest: JSON has no line breaks in strings.
@@ -49,12 +70,36 @@ def json_row(line: int, raw: str, value: object, wanted: WantedColumns) -> Row |
     """An object as a row; `wanted` keys must have been decoded."""
     if not isinstance(value, dict):
         return UnreadableRow(line, raw, "not a JSON object")
+    if repeated := _repeated_key(value, wanted):
+        return UnreadableRow(line, raw, f"the key {shortened(repeated, 40)!r} is there twice, with different values")
     damage = UNDECODABLE.search(raw)
     read = wanted.of(tuple(value)) if damage else ()
     if damage and any(_is_damaged(value[key]) for key in value if key in read):
         byte = len(raw[: damage.start()].encode("utf-8", "surrogateescape")) + 1
         return UnreadableRow(line, raw, f"not UTF-8 at byte {byte}")
     return Row(line, raw, value)
+
+
+def decoded(text: str) -> object:
+    """The value of a JSON text; an object with a key that has several values is `Ambiguous`. Raises ValueError, RecursionError."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _repeated_key(row: dict[str, object], wanted: WantedColumns) -> str | None:
+    """A key that is there twice among what is read of the row. Elsewhere it costs nothing."""
+    found = {key: inner for key, value in row.items() if (inner := repeated_in(value))}
+    if isinstance(row, Ambiguous):
+        found[row.key] = row.key
+    read = wanted.of(tuple(row)) if found else ()
+    return next((inner for key, inner in found.items() if key in read), None)
+
+
+def repeated_in(value: object) -> str | None:
+    """A key that some object in the value has twice, with different values."""
+    if isinstance(value, Ambiguous):
+        return value.key
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for part in parts if (found := repeated_in(part))), None)
 
 
 def is_value(text: str, *, whole: bool = True) -> bool:

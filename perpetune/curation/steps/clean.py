@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from perpetune.curation.duplicates.shared_keys import are_shared, digest
 from perpetune.curation.engine import IN_PROCESS, Engine, batched, for_each
 from perpetune.curation.label_key import label_key
 from perpetune.curation.pipeline import input_of
-from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, combined, in_order
+from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, combined, in_order, together
 from perpetune.curation.references import equivalent_outputs, with_all_references
 from perpetune.curation.sources import is_by_rules, is_traffic
 from perpetune.curation.steps.step_files import write_batches
@@ -112,7 +111,7 @@ def _without_repeated(
     shared = are_shared(for_each(partial(_digests, key_of=dedup_key), rows, engine))
     result = _drop_duplicates(StepResult(tuple(rows.chosen(shared)), ()), is_frozen)
     yield StepResult((), result.quarantined)
-    yield from (StepResult(batch, ()) for batch in batched(_together(rows.chosen(~shared), result.kept)))
+    yield from (StepResult(batch, ()) for batch in batched(together(rows.chosen(~shared), result.kept)))
 
 
 def _without_contradictions(
@@ -129,13 +128,8 @@ def _without_contradictions(
     yield StepResult((), result.quarantined)
     counts = Counter(row.output for row in chain(rows.chosen(~shared), result.kept))
     rare = {label for label, count in counts.items() if count < params.min_label_rows}
-    for batch in batched(_together(rows.chosen(~shared), result.kept)):
+    for batch in batched(together(rows.chosen(~shared), result.kept)):
         yield _drop(StepResult(batch, ()), lambda row: RARE if row.output in rare and not is_frozen(row) else None)
-
-
-def _together(rows: Iterable[Example], others: Iterable[Example]) -> Iterator[Example]:
-    """Rows in canonical order, and others."""
-    return heapq.merge(rows, in_order(others), key=lambda row: (row.source, row.id))
 
 
 def _digests(rows: Sequence[Example], key_of: Callable[[Example], object]) -> list[tuple[int, int]]:

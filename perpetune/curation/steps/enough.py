@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from perpetune.curation.pipeline import FOLDERS, steps_of
-from perpetune.curation.splits import LEAKED, MOVED, NEAR, Splits
+from perpetune.curation.splits import HELD, LEAKED, MOVED, NEAR, Splits
 from perpetune.curation.steps import clean
 from perpetune.curation.steps.mix import NOT_REPLAYED
 from perpetune.errors import PerpetuneError
@@ -29,6 +29,7 @@ _ADVICE = {
     clean.LONG_OUTPUT: _LONG,
     clean.UNDECIDED: "decide for one label of the rows with the same input; data/clean/quarantined.jsonl lists them",
     NOT_REPLAYED: "raise mix.replay in params.yaml, or null to keep all older rows",
+    HELD: "give the rows back their former groups or ids, or ask for new holdouts with another split.seed in params.yaml",
     MOVED: "if you added or changed groups, ask for new holdouts with another split.seed in params.yaml",
     **dict.fromkeys((*NEAR.values(), *LEAKED.values()), _ALIKE),
 }

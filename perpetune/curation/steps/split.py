@@ -22,7 +22,7 @@ from perpetune.curation.pipeline import input_of, output_of_split
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
 from perpetune.curation.sources import is_by_rules, is_in_doubt, is_traffic
 from perpetune.curation.split_units import Unit, assigned, curated_units, groups_of, hash_position, newest
-from perpetune.curation.splits import DOUBTED, LEAKED, MOVED, NEAR, RULED, SUPERSEDED, Splits
+from perpetune.curation.splits import DOUBTED, HELD, LEAKED, MOVED, NEAR, RULED, SUPERSEDED, Splits
 from perpetune.curation.steps.enough import dropped_before, require_enough
 from perpetune.curation.steps.mix import mix
 from perpetune.curation.steps.step_files import write_quarantine
@@ -159,7 +159,6 @@ class _Assigner:
         by_group = groups_of(rows)
         curated = {group: found for group, found in by_group.items() if not all(is_traffic(row) for row in found)}
         units = curated_units(curated, near, self._record, params.frozen_sources)
-        self._unit_of = {group: unit for unit in units for group in unit.groups}
         if record is None:
             self.split_of = {group: _assignment(_names(found), params, "frozen") for group, found in curated.items()}
             self.split_of |= {group: "frozen" for unit in units if unit.recorded == "frozen" for group in unit.groups}
@@ -184,16 +183,17 @@ class _Assigner:
             return RULED
         if name == "frozen" and is_traffic(row) and not self._is_drawn(row):
             return LEAKED["frozen"]
-        return MOVED if name in ("frozen", "validation") and self._was_behind(row, name) else None
+        if name in ("frozen", "validation") and self._was_behind(row, name):
+            return MOVED
+        return HELD if name != "frozen" and self._record.of_text(row) == "frozen" else None
 
     def _is_drawn(self, row: Example) -> bool:
         """Whether this row of traffic is in the sample for the frozen holdout."""
         return hash_position(row.group, self._params.seed) < self._params.frozen_traffic
 
     def _was_behind(self, row: Example, name: str) -> bool:
-        """Whether the row is recorded in a split of lower precedence."""
-        unit = self._unit_of.get(row.group)
-        recorded = self._record.of_row(row, by_text=unit is not None and unit.is_text)
+        """Whether the row, or one with its text, is recorded in a split of lower precedence."""
+        recorded = self._record.first_use(row)
         return recorded is not None and PRECEDENCE.index(recorded) > PRECEDENCE.index(name)
 
 

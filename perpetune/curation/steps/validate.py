@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 from perpetune.curation.layout import RAW
-from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order
+from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order, together
 from perpetune.curation.references import with_all_references
-from perpetune.curation.steps.step_files import write_step
+from perpetune.curation.steps.step_files import write_batches
 from perpetune.curation.text import fingerprint
 from perpetune.curation.versions import OLDER_VERSION, alike, with_one_source
-from perpetune.records import Example, read_jsonl
+from perpetune.records import Example, StoredRecords, read_jsonl
 
 REPEATED = "repeated row"
+BATCH = 5_000
+"""Rows that are written at once."""
 
 
 def validate(examples: Sequence[Example]) -> StepResult:
@@ -77,10 +81,29 @@ def _qualified(examples: Sequence[Example]) -> list[Example]:
     ]
 
 
+def validated(rows: StoredRecords[Example]) -> Iterator[StepResult]:
+    """As `validate`, for rows in canonical order. Only those that share an id with another row are in memory together."""
+    shared = _share_an_id(rows)
+    result = validate(tuple(rows.chosen(shared)))
+    yield StepResult((), result.quarantined)
+    kept = together(rows.chosen(not each for each in shared), result.kept)
+    while batch := tuple(islice(kept, BATCH)):
+        yield StepResult(batch, ())
+
+
+def _share_an_id(rows: Iterable[Example]) -> list[bool]:
+    """Whether each row has its id in common with another. Ids with one hash are compared in vain."""
+    hashes = array("q", (hash(row.id) for row in rows))
+    seen: set[int] = set()
+    repeated: set[int] = set()
+    for each in hashes:
+        (repeated if each in seen else seen).add(each)
+    return [each in repeated for each in hashes]
+
+
 def run(workspace: Path) -> str:
     """Write `data/valid/`: examples, quarantined rows, counts."""
-    raw = workspace / RAW
-    result = validate(read_jsonl(raw / "examples.jsonl", Example))
-    superseded = raw / "superseded.jsonl"
+    superseded = workspace / RAW / "superseded.jsonl"
     older = read_jsonl(superseded, Quarantined) if superseded.is_file() else []
-    return write_step(workspace, "validate", StepResult(result.kept, (*result.quarantined, *older)))
+    batches = validated(StoredRecords(workspace / RAW / "examples.jsonl", Example))
+    return write_batches(workspace, "validate", chain([StepResult((), tuple(older))], batches))

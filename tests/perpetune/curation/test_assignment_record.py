@@ -39,7 +39,9 @@ def test_a_row_is_known_by_its_id_its_group_or_its_text(example: Make) -> None:
     assert record.of_row(example("other", group="g"), by_text=False) == "frozen"
     assert record.of_row(example("Two!"), by_text=True) == "frozen"
     assert record.of_row(example("Two!"), by_text=False) is None
-    assert record.of_row(example("one", id="x", source="elsewhere"), by_text=False) is None
+    assert record.of_row(example("One.", id="x", source="renamed"), by_text=False) == "frozen"
+    assert record.of_row(example("two", source="renamed"), by_text=False) == "frozen"
+    assert record.of_row(example("another", id="x", source="elsewhere"), by_text=False) is None
 
 
 def test_splits_that_were_made_before_there_was_a_record_are_kept(tmp_path: Path, example: Make) -> None:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from perpetune.curation.readers.json_values import decoded, repeated_in
+
 _ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -31,11 +33,12 @@ def conversation_of(value: object) -> list[Turn] | None:
 
 
 def parsed(value: object) -> object:
-    """JSON text as its value if that is a list or an object; anything else unchanged."""
+    """JSON text as its value if that is a list or an object without a repeated key; anything else unchanged."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
     try:
-        return json.loads(value)
+        found = decoded(value)
+        return value if repeated_in(found) else found
     except (ValueError, RecursionError):
         return value
 

@@ -90,3 +90,41 @@ def test_a_line_separator_of_unicode_is_part_of_a_text(tmp_path: Path) -> None:
         tmp_path / "answers.jsonl", [Example(input="a", output="", id="1", group="1", source="x")]
     )
     assert answer is not None and answer.text == text
+
+
+TWICE = "is there twice, with different values"
+
+
+@pytest.mark.parametrize("form", ["{}\n" + ROW, "[\n{},\n" + ROW + "]", '[{},{{"input": "a", "output": "x"}}]'])
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"input": "b", "output": "x", "output": "y"}',
+        '{"input": "b", "input": "c", "output": "y"}',
+        '{"messages": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "x", "content": "y"}]}',
+    ],
+)
+def test_a_key_that_is_there_twice_leaves_no_answer_to_be_guessed(tmp_path: Path, row: str, form: str) -> None:
+    (text,), (reason,) = found(tmp_path / "a.json", form.replace("{}", row).replace("{{", "{").replace("}}", "}"))
+    assert text == ("a", "x")
+    assert TWICE in reason
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"input": "b", "output": "x", "output": "x"}',
+        '{"input": "b", "output": "x", "note": 1, "note": 2}',
+        '{"input": "b", "output": "x", "extra": {"a": 1, "a": 2}}',
+    ],
+)
+def test_a_key_that_is_there_twice_costs_nothing_if_it_is_not_read_or_says_the_same(tmp_path: Path, row: str) -> None:
+    assert found(tmp_path / "a.jsonl", f"{row}\n") == ([("b", "x")], [])
+
+
+def test_a_conversation_in_a_cell_with_a_key_twice_is_rejected(tmp_path: Path) -> None:
+    turns = '[{"role": "user", "content": "b"}, {"role": "assistant", "content": "x", "content": "y"}]'
+    cell = turns.replace('"', '""')
+    right = turns.replace(', ""content"": ""y""', "").replace(', "content": "y"', "").replace('"', '""')
+    examples, rejected = found(tmp_path / "a.csv", f'messages\n"{cell}"\n"{right}"\n')
+    assert examples == [("b", "x")] and len(rejected) == 1

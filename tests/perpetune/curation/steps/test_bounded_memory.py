@@ -7,6 +7,7 @@ import pytest
 
 from perpetune.curation import engine as engines
 from perpetune.curation.__main__ import STAGES
+from perpetune.curation.steps import validate
 from perpetune.params import load_params
 from perpetune.records import Example, write_jsonl
 
@@ -23,7 +24,9 @@ def row(number: int) -> Example:
 
 def peak(stage: str, rows: int, workspace: Path) -> int:
     """Bytes that the stage held at most."""
-    before = {"repair": "valid", "language": "repaired", "private": "language", "clean": "private"}[stage]
+    before = {"validate": "raw", "repair": "valid", "language": "repaired", "private": "language", "clean": "private"}[
+        stage
+    ]
     write_jsonl(workspace / "data" / before / "examples.jsonl", map(row, range(rows)))
     params = load_params(workspace / "params.yaml")
     tracemalloc.start()
@@ -35,13 +38,14 @@ def peak(stage: str, rows: int, workspace: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["repair", "language", "private", "clean"])
+@pytest.mark.parametrize("stage", ["validate", "repair", "language", "private", "clean"])
 def test_a_stage_holds_no_more_rows_if_there_are_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text(DVC, encoding="utf-8")
     monkeypatch.setattr(engines, "BATCH", 100)
+    monkeypatch.setattr(validate, "BATCH", 100)
     peak(stage, 3_000, tmp_path)  # fills the caches of a first run
     few, many = (peak(stage, rows, tmp_path) for rows in (500, 3_000))
     assert many - few < 2_500 * BYTES_A_ROW

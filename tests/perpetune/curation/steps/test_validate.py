@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from perpetune.curation.quarantine import by_reason
-from perpetune.curation.steps.validate import REPEATED, validate
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perpetune.curation.quarantine import by_reason, combined, in_order
+from perpetune.curation.steps.validate import REPEATED, validate, validated
 from perpetune.curation.versions import OLDER_VERSION
-from perpetune.records import Example, Message
+from perpetune.records import Example, Message, StoredRecords, write_jsonl
 
 Make = Callable[..., Example]
 
@@ -91,3 +97,29 @@ def test_rows_with_tool_calls_are_kept(example: Make) -> None:
     rows = [example("thanks").model_copy(update={"messages": turns}), example("plain")]
 
     assert sorted(row.input for row in validate([*rows, *rows]).kept) == ["plain", "thanks"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from("12345"), st.sampled_from(["one", "two"]), st.integers(0, 2)),
+        max_size=20,
+    )
+)
+def test_rows_that_share_no_id_need_not_be_compared(rows: list[tuple[str, str, str, int]]) -> None:
+    examples = in_order(
+        Example(
+            input=text,
+            output="x",
+            id=id,
+            group=text,
+            source=source,
+            time=datetime(2026, 1, day, tzinfo=UTC) if day else None,
+        )
+        for source, id, text, day in rows
+    )
+    with TemporaryDirectory() as folder:
+        write_jsonl(Path(folder) / "rows.jsonl", examples)
+        found = combined(validated(StoredRecords(Path(folder) / "rows.jsonl", Example)))
+    expected = validate(examples)
+    assert list(found.kept) == in_order(expected.kept)
+    assert found.quarantined == expected.quarantined
