@@ -17,7 +17,7 @@ from perpetune.workspace import Workspace
 @limited_task("other", name="roll back", task_run_name="roll back to the previous champion", cache_policy=NO_CACHE)
 def roll_back(workspace: Workspace, decision: Decision) -> RollbackReply:
     done = roll_back_champion(workspace, decision.reason, decision.ids.model_version)
-    log_rollback(decision, done)
+    log_rollback(workspace, decision, done)
     print(f"rolled back from version {done.rolled_back} to version {done.restored}")
     payload = {"version": done.rolled_back, "restored": done.restored, "reason": decision.reason}
     emit(ROLLED_BACK, decision.task, payload)

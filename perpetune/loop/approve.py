@@ -143,7 +143,7 @@ def record_response(workspace: Workspace, promotion: Decision, response: Approva
         comment=response.comment if response else "",
     )
     decision = record(approved(evidence), evidence, task=task, time=datetime.now(UTC), ids=promotion.ids)
-    log_later_decision(decision, registry.get(task, version))
+    log_later_decision(workspace, decision, registry.get(task, version))
     registry.tag_version(task, version, _tags(decision, response))
     if decision.outcome != "promote" and champion is not None and champion.version == evidence.compared_with:
         # As after any rejection: this run evaluated the champion on the newest reference rows.

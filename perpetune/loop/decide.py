@@ -136,7 +136,7 @@ def decide(
         system=choice.system,
     )
     count_verdict(run, assessment.evaluations, uses_before(workspace, run))
-    log_decision(run, decision)
+    log_decision(workspace, run, decision)
     tag_versions(decision)
     return decision
 

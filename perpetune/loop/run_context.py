@@ -19,6 +19,7 @@ from typing import Literal
 
 from perpetune.errors import PerpetuneError
 from perpetune.git import git, is_in_repository
+from perpetune.loop.audited import audit_decision
 from perpetune.output_schema import to_text
 from perpetune.params import as_yaml
 from perpetune.params.renamed_settings import flat_with_new_names
@@ -222,14 +223,16 @@ def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
     )
 
 
-def log_decision(run: Run, decision: Decision) -> None:
-    """Log the decision record and its tags to the run."""
+def log_decision(workspace: Workspace, run: Run, decision: Decision) -> None:
+    """Log the decision to the audit log, and its record and tags to the run."""
+    audit_decision(workspace, decision)
     log_text(run, decision.to_json(), RECORD)
     tag(run, {"decision": decision.outcome, "decision.reason": decision.reason, "decision.line": headline(decision)})
 
 
-def log_later_decision(decision: Decision, version: Version) -> None:
-    """Log a decision made after a version's own run to that run, and tag and describe the version."""
+def log_later_decision(workspace: Workspace, decision: Decision, version: Version) -> None:
+    """Log a decision made after a version's own run to the audit log and to that run, and tag and describe the version."""
+    audit_decision(workspace, decision)
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
     tags = {"decision.reason": decision.reason, "decision.line": headline(decision), "decision": decision.outcome}

@@ -132,7 +132,7 @@ def decide_again(workspace: Workspace, flow_run_id: str) -> Decision | Progress 
         _ask(workspace, find_run(first.ids.run_id or found[0].id), compared, plan)
     system = "challenger" if verdict.outcome == "promote" else None
     decision = record(verdict, evidence, task=task, time=datetime.now(UTC), ids=ids, system=system)
-    log_later_decision(decision, version)
+    log_later_decision(workspace, decision, version)
     return decision
 
 

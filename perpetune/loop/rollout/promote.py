@@ -108,5 +108,5 @@ def _record(workspace: Workspace, version: Version, released: DeployResult, reas
     )
     ids = ids_of(workspace, version, released.previous)
     decision = record(manual_promotion(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
-    log_later_decision(decision, version)
+    log_later_decision(workspace, decision, version)
     return decision

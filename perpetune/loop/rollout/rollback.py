@@ -67,14 +67,14 @@ def record_rollback(workspace: Workspace, done: RollbackReply, reason: str) -> D
     evidence = ManualRollback(reason, done.rolled_back, done.restored, done.seconds)
     ids = ids_of(workspace, version, done.restored)
     decision = record(manual_rollback(evidence), evidence, task=version.task, time=datetime.now(UTC), ids=ids)
-    log_rollback(decision, done)
+    log_rollback(workspace, decision, done)
     return decision
 
 
-def log_rollback(decision: Decision, done: RollbackReply) -> None:
+def log_rollback(workspace: Workspace, decision: Decision, done: RollbackReply) -> None:
     """Log the decision to the run and the tags of the version rolled back."""
     version = registry.get(decision.task, done.rolled_back)
-    log_later_decision(decision, version)
+    log_later_decision(workspace, decision, version)
     registry.tag_version(decision.task, done.rolled_back, {"release.state": "rolled back"})
 
 

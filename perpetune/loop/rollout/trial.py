@@ -123,7 +123,7 @@ def _record(
         params_sha256=params_digest(workspace),
     )
     decision = record(verdict, evidence, task=challenger.task, time=datetime.now(UTC), ids=ids)
-    log_later_decision(decision, challenger)
+    log_later_decision(workspace, decision, challenger)
     return decision
 
 

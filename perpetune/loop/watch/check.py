@@ -176,7 +176,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     ids = _ids(workspace, run, champion, flow_run_id)
     decided = (rollback, early) if rollback and early else (verdict, evidence)
     decision = record(*decided, task=task.name, time=datetime.now(UTC), ids=ids)
-    log_decision(run, decision)
+    log_decision(workspace, run, decision)
     log_metrics(run, _metrics(evidence, len(traffic.recent)))
     is_early = decision.outcome == "ask for labels" and evidence.decay is not None and evidence.decay.is_early
     _save_detector(run, champion, decay_check, asked=is_early)
@@ -226,7 +226,7 @@ def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow
         return None
     ids = _ids(workspace, run, champion, flow_run_id)
     decision = record(verdict, evidence, task=champion.task, time=datetime.now(UTC), ids=ids)
-    log_decision(run, decision)
+    log_decision(workspace, run, decision)
     asked = 0
     if decision.outcome == "ask for labels":
         # All at random: its confidence says little, and uncertain requests are not added to the holdouts.

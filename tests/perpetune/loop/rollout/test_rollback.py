@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -9,14 +10,17 @@ from typing import Any
 import pytest
 from command_line import perpetune
 
+from perpetune.audit.store import entries
 from perpetune.errors import PerpetuneError
 from perpetune.explain.status import decisions_of
 from perpetune.loop.rollout.deploy import release
-from perpetune.loop.rollout.rollback import record_rollback, roll_back
+from perpetune.loop.rollout.rollback import log_rollback, record_rollback, roll_back
 from perpetune.loop.run_context import log_decision
 from perpetune.policy.decision.record import Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
+from perpetune.prediction_log.database import open_log
+from perpetune.runtime.gateway_client import RollbackReply
 from perpetune.tracking import registry
 from perpetune.tracking.runs import find_run
 
@@ -35,7 +39,7 @@ def released(world: Any) -> tuple[str, str]:
         verdict = Verdict("promote", ("It is better.",), "Promote what is better.")
         evidence = PromotionEvidence(BETTER, None, "base")
         ids = Ids(run_id=run.id, model_version=version)
-        log_decision(run, record(verdict, evidence, task=world.task, time=datetime.now(UTC), ids=ids))
+        log_decision(world.workspace, run, record(verdict, evidence, task=world.task, time=datetime.now(UTC), ids=ids))
     return versions
 
 
@@ -52,6 +56,34 @@ def test_without_a_gateway_the_registry_rolls_back_and_the_record_is_logged(rele
     tags = world.tags(second)
     assert (tags["release.state"], tags["decision"]) == ("rolled back", "roll back")
     assert [each.kind for each in decisions_of(world.workspace, first)] == ["promotion"]
+
+
+def test_decisions_are_in_the_audit_log_once_with_the_digest_of_their_record(releases: Open) -> None:
+    world = releases()
+    _, second = released(world)
+    decision = record_rollback(world.workspace, roll_back(world.workspace, "wrong tone"), "wrong tone")
+    log_rollback(world.workspace, decision, RollbackReply(second, "1", None))  # the step is repeated after a kill
+    log = open_log(world.workspace.settings.prediction_log)
+    *promotions, rollback = entries(log)
+    log.dispose()
+    assert [each.event.action for each in promotions] == ["decided (promotion)"] * 2
+    assert (rollback.event.action, rollback.event.subject) == ("decided (rollback)", f"{world.task} version {second}")
+    digest = hashlib.sha256(decision.to_json().encode()).hexdigest()
+    assert rollback.event.details == {"outcome": "roll back", "record": digest, "run": decision.ids.run_id}
+    assert decisions_of(world.workspace, second)[0].to_json() == decision.to_json()
+
+
+def test_a_decision_that_cannot_be_audited_is_not_logged(releases: Open) -> None:
+    world = releases()
+    _, second = released(world)
+    went = roll_back(world.workspace, "wrong tone")
+    log = open_log(world.workspace.settings.prediction_log)
+    with log.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE audit")
+    log.dispose()
+    with pytest.raises(PerpetuneError, match="cannot be written to the audit log: no such table"):
+        record_rollback(world.workspace, went, "wrong tone")
+    assert [each.kind for each in decisions_of(world.workspace, second)] == ["promotion"]
 
 
 def test_there_must_be_a_previous_champion(releases: Open, gateway: Any) -> None:

@@ -31,7 +31,7 @@ def test_early_decay_rolls_back_and_later_decay_retrains(world: Any) -> None:
     assert (evidence["previous"], evidence["previous_score"]) == (first, 0.9)
     assert 0 < evidence["alarmed_by"] <= 80
     went = roll_back(world.workspace, decision.reason)
-    log_rollback(decision, went)
+    log_rollback(world.workspace, decision, went)
     assert (went.rolled_back, went.restored, world.aliases()) == (second, first, [first, None, None])
     lines = {line.version: line for line in read_status(world.workspace).versions}
     assert (lines[second].release, lines[second].decision) == ("rolled back", "roll back")

@@ -1,0 +1,37 @@
+"""Decisions in the audit log, by the digest of their record."""
+
+from __future__ import annotations
+
+import hashlib
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from perpetune.audit.actor import actor
+from perpetune.audit.entry import Event
+from perpetune.audit.store import append
+from perpetune.errors import PerpetuneError
+from perpetune.policy.decision.record import Decision
+from perpetune.prediction_log.database import error_text, open_log, redacted
+from perpetune.workspace import Workspace
+
+
+def audit_decision(workspace: Workspace, decision: Decision) -> None:
+    """Append the decision, once however often its step is repeated; before it is logged to MLflow and carried out.
+
+    Raises PerpetuneError if the database cannot be written: a decision that nobody could trace is not carried out.
+    """
+    text = decision.to_json()
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    subject = f"{decision.task} version {decision.ids.model_version}" if decision.ids.model_version else decision.task
+    details = {"outcome": decision.outcome, "record": digest, "run": decision.ids.run_id or ""}
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        append(log, Event(actor(), f"decided ({decision.kind})", subject, details), once=f"record {digest}")
+    except SQLAlchemyError as fault:
+        raise PerpetuneError(
+            f"the decision {decision.outcome!r} on {subject} cannot be written to the audit log: {error_text(fault)}",
+            where=redacted(workspace.settings.prediction_log),
+            do="see that the database can be written; the step is then repeated",
+        ) from None
+    finally:
+        log.dispose()
