@@ -120,7 +120,7 @@ docs: .venv/ready
 # The peers that benchmarks measure against come beside what is locked, and change none of it.
 bench: setup vllm
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16" "datasets>=5" \
-		"river>=0.26" "semhash>=0.5"
+		"river>=0.26" "semhash>=0.5" "datasketch>=1.6"
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/training.py --peer trl
 	$(BIN)/python benchmarks/mix.py

@@ -87,6 +87,8 @@ METRICS = {
     "window/estimated_fall": "How far the estimate lies below that of the reference.",
     "window/estimated_fall_low": "Lower end of its interval.",
     "window/estimated_fall_high": "Upper end of its interval.",
+    "window/estimate_error": "How far the estimate lay above the score of the last labels of requests that have both.",
+    "window/corrected_score": "The estimate less that error.",
     "window/score": "Mean score of the newest labels.",
     "window/drop": "How far it lies below the score at promotion.",
     "window/drop_low": "Lower end of its interval.",

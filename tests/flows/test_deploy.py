@@ -129,7 +129,8 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     said = python(
         "-m", "perpetune.flows", "deploy", "--pool", "gpu", "--image", IMAGE, "--workspace", "/workspace", folder=folder
     )
-    assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in FLOWS]
+    registers = (*FLOWS, "approval")
+    assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in registers]
     pooled = {flow: registered(flow) for flow in FLOWS}
     refresh, watch, trial = (ask("GET", f"/deployments/name/{flow}/colours") for flow in FLOWS)
     variables = {"image": IMAGE, "env": {"PYTHONSAFEPATH": "1"}}

@@ -221,7 +221,7 @@ def test_no_name_of_another_site_that_points_here_is_answered(stack: Stack, serv
 def test_commands_work_behind_a_proxy_and_with_a_password(stack: Stack) -> None:
     status = stack.perpetune(stack.folder, "status")
     assert status.returncode == 0, status.stderr
-    assert "serving version 1" in status.stdout
+    assert "version 1, prompted base" in status.stdout and "the gateway serves it" in status.stdout
     watch = stack.perpetune(stack.folder, "watch")
     assert watch.returncode == 0, watch.stdout + watch.stderr
     refused = stack.perpetune(stack.folder, "watch", PREFECT_SERVER_API_AUTH_STRING="admin:wrong")

@@ -65,7 +65,12 @@ def split(
         faults = {
             position: fault
             for position, row in enumerate(members)
-            if (fault := assigner.fault(row, name) or held_out.fault(row, name) or _superseded(row, name, relabelled))
+            if (
+                fault := assigner.fault(row, name)
+                or held_out.fault(row, name)
+                or _superseded(row, name, relabelled)
+                or assigner.was_frozen(row, name)
+            )
         }
         faults |= passages.faults(members, faults) if params.near_duplicates else {}
         parts[name] = tuple(row for position, row in enumerate(members) if position not in faults)
@@ -185,6 +190,10 @@ class _Assigner:
             return LEAKED["frozen"]
         if name in ("frozen", "validation") and self._was_behind(row, name):
             return MOVED
+        return None
+
+    def was_frozen(self, row: Example, name: str) -> str | None:
+        """The fault of a row with the text of a frozen row that is not here any more under its id and group."""
         return HELD if name != "frozen" and self._record.of_text(row) == "frozen" else None
 
     def _is_drawn(self, row: Example) -> bool:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy
 from gateways import PARAMS
@@ -12,11 +13,14 @@ from postgres_server import Postgres, gateway, postgres_server
 from sqlalchemy import select
 from waiting import eventually
 
+from perpetune.audit.entry import Event
+from perpetune.audit.store import append
 from perpetune.errors import PerpetuneError
 from perpetune.prediction_log import moving
 from perpetune.prediction_log.admission import admit
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.embeddings import store_embeddings
 from perpetune.prediction_log.label_requests import Drawn, request_labels
 from perpetune.prediction_log.moving import move_log
 from perpetune.prediction_log.queries import counts, recent_predictions
@@ -41,6 +45,8 @@ def fill(log: sqlalchemy.Engine, prediction: Make) -> None:
         add_feedback(log, Feedback(request_id=asked[number].id, time=when, label="bad", score=0.5, propensity=0.3))
     admit(log, "reviews", "1", asked[6].time + timedelta(days=90), unasked=True)
     add_key(log, "shop", ["ask"])
+    append(log, Event("ana@host", "added the key", "shop", {"roles": "ask"}), once="a key")
+    store_embeddings(log, "an encoder", {asked[0].id: np.eye(1, 4)[0]})
     with log.begin() as connection:
         connection.exec_driver_sql("DELETE FROM predictions WHERE id = 'chatcmpl-6'")
 
