@@ -11,23 +11,23 @@ import pytest
 import yaml
 from prefect import get_client
 from prefect.testing.utilities import prefect_test_harness
+from workspaces import write_params
 
 from perpetune.audit.store import entries
 from perpetune.flows.retention import retention
 from perpetune.prediction_log.database import open_log
-from perpetune.workspace import Workspace
+from perpetune.workspace import open_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300, method="thread")]
 
 
 def test_it_reports_until_a_setting_lets_it_delete(
-    tmp_path: Path, new_loop_workspace: Callable[[Path], Workspace], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, new_mlflow_store: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    laid_out = new_loop_workspace(tmp_path)
+    write_params(tmp_path, task={"name": "colours"})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(laid_out.settings.mlflow_tracking_uri))
-    monkeypatch.setenv("PERPETUNE_DATABASE_URL", str(laid_out.settings.database_url))
-    download = laid_out.home / "releases/colours/1-ab"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_mlflow_store(tmp_path))
+    download = tmp_path / ".perpetune/releases/colours/1-ab"
     download.mkdir(parents=True)
     (download / "adapter").write_bytes(b"x" * 150_000)
     os.utime(download, (0, datetime.now(UTC).timestamp() - 31 * 24 * 3600))
@@ -44,7 +44,7 @@ def test_it_reports_until_a_setting_lets_it_delete(
         with get_client(sync_client=True) as client:
             found = client.read_artifacts()
     assert [each.description for each in found if each.key == "retention"].count(f"deleted {what}") == 1
-    log = open_log(laid_out.settings.prediction_log)
+    log = open_log(open_workspace().settings.prediction_log)
     [entry] = entries(log)
     log.dispose()
     assert entry.event.details == {"downloads of versions that do not serve": "1"}

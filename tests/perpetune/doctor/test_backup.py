@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from workspaces import write_params
 
 from perpetune.backup.create import create_backup
@@ -11,9 +12,12 @@ from perpetune.runtime.last_backup import last_backup, note_backup
 from perpetune.workspace import open_workspace
 
 
-def test_a_workspace_is_warned_of_until_there_is_a_young_backup(tmp_path: Path) -> None:
+def test_a_workspace_is_warned_of_until_there_is_a_young_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "workspace"
     root.mkdir()
+    monkeypatch.chdir(root)
     write_params(root, retention={"backup_days": 7})
     workspace, now = open_workspace(root), datetime.now(UTC)
     assert (backup(workspace, now).level, backup(workspace, now).what) == (
