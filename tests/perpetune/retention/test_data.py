@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.curation import dvc
 from perpetune.errors import PerpetuneError
+from perpetune.model.release import CARD
 from perpetune.params import RetentionParams
 from perpetune.reproduction.reproduce import reproduce
 from perpetune.retention.data import dvc_at_rest, unneeded_objects
@@ -150,8 +151,13 @@ def test_a_champion_is_reproduced_after_all_else_has_gone(
     MlflowClient().delete_registered_model_alias("colours", "previous")
     source.write_text("\n".join(["input,output", *rows]) + "\n")
     dvc.reproduce(tmp_path)
+
+    def cards() -> list[Path]:
+        return list((workspace.home / "artifacts").rglob(CARD))
+
     data = {each.version: each.tags["data.version"] for each in registry.versions("colours")}
 
+    assert len(cards()) == 2
     promised = {each.name: each.count for each in prune(workspace, LATER, dry_run=True)}
     assert promised["runs of refreshes whose versions never served"] == 1
     assert len(registry.versions("colours")) == 2, "a dry run deletes nothing"
@@ -166,6 +172,7 @@ def test_a_champion_is_reproduced_after_all_else_has_gone(
     assert all(each.count == 0 for each in prune(workspace, LATER, dry_run=False))
 
     assert [each.version for each in registry.versions("colours")] == [second]
+    assert len(cards()) == 1, "the adapter that never served is gone"
     with pytest.raises(PerpetuneError, match="neither in DVC's cache nor in its remote"):
         dvc.checkout_splits(tmp_path, data[first], tmp_path / "gone")
     found = reproduce(workspace, second, lambda _: None, lambda _: None)
