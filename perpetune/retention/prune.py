@@ -137,7 +137,7 @@ def _audit(workspace: Workspace, found: Sequence[Due]) -> None:
     details = {each.name: ", ".join((f"{each.count}", *each.which)) for each in found if each.count}
     log = open_log(workspace.settings.prediction_log)
     try:
-        append(log, Event(actor(), "deleted what retention does not keep", workspace.params.task.name, details))
+        append(log, Event(actor(), "began to delete what retention does not keep", workspace.params.task.name, details))
     except SQLAlchemyError as fault:
         raise PerpetuneError(
             f"the deletion cannot be written to the audit log: {error_text(fault)}",

@@ -178,3 +178,11 @@ def test_a_champion_is_reproduced_after_all_else_has_gone(
     found = reproduce(workspace, second, lambda _: None, lambda _: None)
     assert found.comparison.verdict == "identical"
     assert dvc.reproduce(tmp_path).version not in data.values()
+
+
+@pytest.mark.slow
+def test_it_leaves_the_cache_alone_while_dvc_is_at_work(tmp_path: Path) -> None:
+    root = workspace_of_dvc(tmp_path)
+    with dvc_at_rest(root), pytest.raises(PerpetuneError, match="DVC is at work"), dvc_at_rest(root):
+        pass
+    assert curate(root, train="a\n"), "and DVC works on afterwards"
