@@ -17,6 +17,7 @@ from prefect.types.entrypoint import EntrypointType
 from perpetune.errors import PerpetuneError
 from perpetune.flows.approval import approval
 from perpetune.flows.refresh import refresh
+from perpetune.flows.retention import retention
 from perpetune.flows.trial import trial
 from perpetune.flows.watch import watch
 from perpetune.params import Params
@@ -25,7 +26,7 @@ from perpetune.runtime.events import DECAYED, TRIAL, resource
 # A second refresh would train on the same data, so it is cancelled rather than queued.
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
-# Job variables of watch, trial and approval, which train nothing (deploy/kubernetes/work-pool.json).
+# Job variables of watch, trial, approval and retention, which train nothing (deploy/kubernetes/work-pool.json).
 WITHOUT_TRAINING = {"gpus": 0, "cpu": "1", "memory": "8Gi"}
 
 # The workspace, which runs start in, may hold a flows.py, a folder mlflow/ or the like: nothing is imported from there.
@@ -33,7 +34,7 @@ SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
 def deployments(params: Params) -> list[RunnerDeployment]:
-    """The deployments `refresh/TASK`, `watch/TASK`, `trial/TASK` and `approval/TASK`."""
+    """The deployments `refresh/TASK`, `watch/TASK`, `trial/TASK`, `approval/TASK` and `retention/TASK`."""
     task = params.task.name
     return [
         _narrowed(
@@ -91,6 +92,16 @@ def deployments(params: Params) -> list[RunnerDeployment]:
             approval.to_deployment(
                 name=task,
                 description="A run of it is suspended until a person approves or refuses a version, and carries that out.",
+                tags=["perpetune", task],
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            )
+        ),
+        _narrowed(
+            retention.to_deployment(
+                name=task,
+                schedules=[Cron(params.retention.cron, parameters={"trigger": "schedule"})],
+                concurrency_limit=ONE_AT_A_TIME,
+                description="Delete what is old and nobody needs, or say what would go (retention.delete).",
                 tags=["perpetune", task],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )

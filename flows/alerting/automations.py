@@ -174,7 +174,13 @@ def longest_runs(limits: LimitsParams) -> dict[str, float]:
     other = OTHER_TASKS * limits.other_minutes / 60
     check = TRIES * limits.check_hours + other
     refresh = TRIES * (limits.curate_hours + limits.train_hours + limits.evaluate_hours) + other
-    return {"watch": check, "refresh": refresh, "trial": 24 * limits.trial_days + other, "approval": other}
+    return {
+        "watch": check,
+        "refresh": refresh,
+        "trial": 24 * limits.trial_days + other,
+        "approval": other,
+        "retention": other,
+    }
 
 
 def _end_of_hung_runs(task: str, flow: str, hours: float) -> AutomationCore:

@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from perpetune.backup.databases import copy_sqlite, dump_postgresql
 from perpetune.backup.manifest import NAME, BackedUpFile, Kind, Manifest, Place
 from perpetune.errors import PerpetuneError
+from perpetune.runtime.last_backup import note_backup
 from perpetune.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -56,6 +57,7 @@ def create_backup(workspace: Workspace, to: str, say: Say, databases: Mapping[st
             file.write(manifest.model_dump_json(indent=1).encode())
     except OSError as fault:
         raise place.unreachable(fault) from fault
+    note_backup(workspace.home, manifest.time, to)
     return manifest
 
 

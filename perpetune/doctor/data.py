@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime, timedelta
 
 from perpetune.curation.dvc import LOCAL_REMOTE, data_version
 from perpetune.doctor.finding import Finding, fault_of
 from perpetune.errors import PerpetuneError
 from perpetune.git import is_in_repository
+from perpetune.runtime.last_backup import last_backup
 from perpetune.workspace import Workspace
 
 
@@ -28,6 +30,20 @@ def pipeline(workspace: Workspace) -> Finding:
     except PerpetuneError as error:
         return Finding("data", "warning", error.what, "add examples with `perpetune ingest`, then `perpetune refresh`")
     return Finding("data", "ok", f"data version {found.version[:8]}")
+
+
+def backup(workspace: Workspace, now: datetime) -> Finding:
+    """Whether there is a backup, and how old the last one is. It is not opened."""
+    days, last = workspace.params.retention.backup_days, last_backup(workspace.home)
+    do = "make one with `perpetune backup create`, and have it made regularly, outside this machine"
+    if days is None:
+        return Finding("backup", "not checked", "retention.backup_days is null")
+    if last is None:
+        return Finding("backup", "warning", "no backup was made of this workspace", do)
+    what = f"the last one is of {last.time:%Y-%m-%d %H:%M UTC}, in {last.place}"
+    if now - last.time > timedelta(days=days):
+        return Finding("backup", "warning", f"{what}: older than {days:g} days", do)
+    return Finding("backup", "ok", what)
 
 
 def remotes(workspace: Workspace) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from perpetune.doctor import data, host, records, services
@@ -32,6 +33,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield data.repository(workspace)
     yield data.pipeline(workspace)
     yield from data.remotes(workspace)
+    yield data.backup(workspace, datetime.now(UTC))
     yield records.prediction_log(workspace)
     if workspace.settings.prefect_api_url is None:
         yield services.ports(workspace)

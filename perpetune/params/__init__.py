@@ -25,6 +25,7 @@ from perpetune.params.sections import RefreshParams as RefreshParams
 from perpetune.params.sections import ReleaseParams as ReleaseParams
 from perpetune.params.sections import RemoteModel as RemoteModel
 from perpetune.params.sections import RepairParams as RepairParams
+from perpetune.params.sections import RetentionParams as RetentionParams
 from perpetune.params.sections import SelectParams as SelectParams
 from perpetune.params.sections import SemanticParams as SemanticParams
 from perpetune.params.sections import ServeParams as ServeParams

@@ -905,6 +905,32 @@ class LimitsParams(Section):
     """Of each other task: to register and release a version, to log the data, to decide. Unit: minutes."""
 
 
+class RetentionParams(Section):
+    """For how long what nobody needs is kept; `null` keeps it for ever. See docs/guides/production.md#retention.
+
+    The champion, its predecessors, a version on trial or waiting for approval or labels, and what reproduces them stay.
+    """
+
+    delete: bool = False
+    """Whether the scheduled flow deletes. `false`: it only says what it would delete."""
+    cron: str = "30 2 * * 0"
+    """When the flow `retention/NAME` starts, in UTC."""
+    report_days: Positive | None = 90
+    """Drift reports of checks that found no decay. Unit: days."""
+    check_days: Positive | None = 365
+    """MLflow runs of checks that found no decay, with their numbers and decision records. Unit: days."""
+    refresh_days: Positive | None = 730
+    """MLflow runs of refreshes whose versions never served, with these versions. Unit: days."""
+    release_days: Positive | None = 30
+    """Downloads of versions that do not serve; MLflow has them. Unit: days."""
+    data_days: Positive | None = 365
+    """What no kept version needs of the DVC cache, and of a remote in the workspace. Unit: days."""
+    log_megabytes: Positive | None = 100
+    """A larger log file of a service is compressed, and begins again; one such file is kept of each. Unit: MB."""
+    backup_days: Positive | None = 30
+    """`perpetune doctor` warns if the last backup is older. Unit: days."""
+
+
 def unknown_labels(
     costs: Mapping[str, Mapping[str, float]], floors: Iterable[str], labels: Iterable[str] | None
 ) -> Iterator[tuple[str, ...]]:
@@ -950,6 +976,7 @@ class Params(Section):
     watch: WatchParams = WatchParams()
     refresh: RefreshParams = RefreshParams()
     limits: LimitsParams = LimitsParams()
+    retention: RetentionParams = RetentionParams()
 
     @model_validator(mode="after")
     def a_budget_is_enough_to_train(self) -> Params:

@@ -186,6 +186,13 @@ def count_open(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> int:
         return connection.execute(select(func.count()).where(_open(task, None, accepted))).scalar_one()
 
 
+def versions_of_open_requests(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> set[str]:
+    """The versions that gave the answers which wait for a label."""
+    with log.connect() as connection:
+        query = select(predictions.c.version).distinct().where(_open(task, None, rule.accepted(connection, task)))
+        return set(connection.execute(query).scalars())
+
+
 def count_unasked(log: Engine, request_ids: Collection[str]) -> int:
     """How many of these predictions no label request names: a label of theirs arrived unasked."""
     wanted = set(request_ids)

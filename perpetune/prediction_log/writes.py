@@ -158,6 +158,17 @@ def delete_older(log: Engine, task: str, before: datetime, *, limit: int = 500) 
     return deleted
 
 
+def count_older(log: Engine, task: str, before: datetime) -> int:
+    """How many predictions and failures `delete_older` would delete in all its batches."""
+    with log.connect() as connection:
+        return sum(
+            connection.execute(
+                select(func.count()).select_from(table).where(table.c.task == task, table.c.time < before)
+            ).scalar_one()
+            for table in (predictions, failures)
+        )
+
+
 def _insert(log: Engine) -> Any:
     """The dialect's INSERT; both support the same ON CONFLICT."""
     return sqlite.insert if log.dialect.name == "sqlite" else postgresql.insert

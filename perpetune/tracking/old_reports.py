@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mlflow.entities import ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from perpetune.tracking.old_runs import runs_before
+
 _GONE = "perpetune.report_deleted"  # tag of a run
-_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class OldReport:
 
 def old_reports(experiment: str, name: str, before: datetime, kept_outcomes: frozenset[str]) -> Iterator[OldReport]:
     """The report `name` of each finished check that began before then, unless its decision is among `kept_outcomes`."""
-    for run in _runs(experiment, before):
-        if run.data.tags.get("decision") in kept_outcomes or _GONE in run.data.tags:
+    for run in runs_before(experiment, "watch", before):
+        unfinished = run.info.status != "FINISHED"
+        if unfinished or run.data.tags.get("decision") in kept_outcomes or _GONE in run.data.tags:
             continue
         found = [each for each in get_artifact_repository(run.info.artifact_uri).list_artifacts() if each.path == name]
         yield from (OldReport(run.info.run_id, run.info.artifact_uri, name, each.file_size or 0) for each in found)
@@ -37,15 +38,3 @@ def delete_report(report: OldReport) -> None:
     store: Any = get_artifact_repository(report.artifact_uri)
     store.delete_artifacts(report.name)
     MlflowClient().set_tag(report.run_id, _GONE, "true")
-
-
-def _runs(experiment: str, before: datetime) -> Iterator[Any]:
-    client, token = MlflowClient(), None
-    found = client.get_experiment_by_name(experiment)
-    query = f"tags.`perpetune.kind` = 'watch' and attributes.status = 'FINISHED' and attributes.start_time < {int(1000 * before.timestamp())}"
-    while found is not None:
-        page = client.search_runs([found.experiment_id], query, ViewType.ACTIVE_ONLY, _PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

@@ -319,6 +319,11 @@ def delete_version(task: str, version: str) -> None:
     MlflowClient().delete_run(found.run_id)
 
 
+def delete_version_alone(task: str, version: str) -> None:
+    """Delete a version, and leave its run."""
+    MlflowClient().delete_model_version(task, version)
+
+
 def model_url(task: str, version: str | None = None) -> str:
     """The URL of the model, or of one of its versions, in MLflow's UI."""
     page = f"{ui_url()}/#/models/{task}"

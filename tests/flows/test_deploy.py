@@ -34,7 +34,7 @@ POOL = ROOT / "deploy" / "kubernetes" / "work-pool.json"
 IMAGE = "registry.example/perpetune:1"
 # Modules of a team's own, with names that perpetune imports. All that follows works beside them.
 NAMESAKES = ("flows.py", "tasks.py", "mlflow/__init__.py", "dvc/__init__.py")
-FLOWS = ("refresh", "watch", "trial")
+FLOWS = ("refresh", "watch", "trial", "approval", "retention")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,8 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     registers = (*FLOWS, "approval")
     assert said.splitlines() == [f"{flow}/colours now runs in the work pool gpu" for flow in registers]
     pooled = {flow: registered(flow) for flow in FLOWS}
-    refresh, watch, trial = (ask("GET", f"/deployments/name/{flow}/colours") for flow in FLOWS)
+    found = {flow: ask("GET", f"/deployments/name/{flow}/colours") for flow in FLOWS}
+    refresh, watch, trial = (found[flow] for flow in ("refresh", "watch", "trial"))
     variables = {"image": IMAGE, "env": {"PYTHONSAFEPATH": "1"}}
     assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", variables)
     assert (watch["work_pool_name"], watch["job_variables"]["image"]) == ("gpu", IMAGE)
@@ -150,7 +151,7 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     due = ask("POST", "/work_pools/gpu/get_scheduled_flow_runs", {"scheduled_before": run["expected_start_time"]})
     assert run["id"] in [each["flow_run"]["id"] for each in due], "a worker of the pool gets it"
 
-    for flow in (refresh, watch, trial):
+    for flow in found.values():
         ask("DELETE", f"/deployments/{flow['id']}")
     supervisor.start([worker(ports.worker)])
     assert {flow: registered(flow) for flow in FLOWS} == pooled

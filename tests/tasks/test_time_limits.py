@@ -95,4 +95,4 @@ def test_every_setting_limits_a_step() -> None:
 
 def test_a_run_is_cancelled_only_after_its_tasks_may_have_been_tried_thrice() -> None:
     found = longest_runs(LimitsParams(curate_hours=1, train_hours=2, evaluate_hours=3, check_hours=4, other_minutes=60))
-    assert found == {"watch": 24, "refresh": 30, "trial": 24 * 60 + 12, "approval": 12}
+    assert found == {"watch": 24, "refresh": 30, "trial": 24 * 60 + 12, "approval": 12, "retention": 12}
