@@ -121,14 +121,6 @@ def _distinct_labels(connection: Connection, task: str) -> list[str]:
     return list(connection.execute(labels).scalars())
 
 
-def from_labels(task: str) -> ColumnElement[bool]:
-    """The task of a prediction, in a form that makes SQLite look for the request of each label.
-
-    By the index of the tasks it would look for the labels of each request, and there are many more of those.
-    """
-    return func.coalesce(predictions.c.task, "") == task
-
-
 def _values(connection: Connection, texts: Iterable[str]) -> ColumnElement[str]:
     """A subquery of these texts. They are one parameter, because databases limit the number of parameters."""
     array = json.dumps(list(texts))

@@ -136,7 +136,10 @@ AGAIN = {"labels_of_change": 200, "labels_since_refresh": 240, "estimate": FALL}
 
 def test_a_second_refresh_for_one_change_is_not_said_to_be_by_an_estimate() -> None:
     line = headline(checked(**AGAIN))
-    assert line == "retrain: 240 labels since the last refresh, which had 200 of the change, 87.0% right (79 to 92, n=100), threshold 81.4"
+    assert (
+        line
+        == "retrain: 240 labels since the last refresh, which had 200 of the change, 87.0% right (79 to 92, n=100), threshold 81.4"
+    )
 
 
 @pytest.mark.parametrize(
