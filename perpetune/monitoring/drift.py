@@ -143,7 +143,7 @@ def _write(html: Path, snapshot: Snapshot, heading: str, body: str) -> None:
 
 def _finding(whole: InputDrift) -> str:
     verdict = "Inputs drifted" if whole.drifted else "Drift of the inputs is not shown"
-    return f"{verdict}: {whole.test}, AUC {whole.auc:.2f}, p {whole.p_value:.3g} at level {whole.level:g}."
+    return f"{verdict}: {whole.test}, AUC {whole.auc:.2f}, p {whole.p_value:.3g} at level {whole.level:.2g}."
 
 
 def _thresholds(

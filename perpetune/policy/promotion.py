@@ -12,7 +12,7 @@ from perpetune.params import PromoteParams
 from perpetune.policy.costs import AnswerCost
 from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval, Outcome, Verdict
-from perpetune.policy.wording import arrived_unasked, interval, points, versus_alpha
+from perpetune.policy.wording import arrived_unasked, interval, points, significant, versus_alpha
 from perpetune.statistics.betting import equivalent_level
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
@@ -83,7 +83,7 @@ class HoldoutUse:
     def __str__(self) -> str:
         if self.fresh == self.rows:
             return f"all {self.rows:,} rows are new"
-        times = f"{self.verdicts:.2g} earlier verdict{'s' * (self.verdicts != 1)}"
+        times = f"{significant(self.verdicts, 2)} earlier verdict{'s' * (self.verdicts != 1)}"
         return f"{self.rows:,} rows, on average in {times}; {self.fresh:,} are new"
 
 
@@ -571,8 +571,9 @@ def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
 
 def _mistake_costs(evidence: PromotionEvidence, costs: CostEvidence) -> str:
     return (
-        f"On the frozen holdout mistakes cost {costs.ours:.3g} for each answer of {evidence.subject} and {costs.theirs:.3g} for "
-        f"each of the {evidence.against} (promote.costs): a point of the score is {costs.largest / 100:.3g}."
+        f"On the frozen holdout mistakes cost {significant(costs.ours)} for each answer of {evidence.subject} and "
+        f"{significant(costs.theirs)} for each of the {evidence.against} (promote.costs): a point of the score is "
+        f"{significant(costs.largest / 100)}."
     )
 
 
@@ -580,7 +581,7 @@ def _reused(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     """That the rows decided before, and what it costs."""
     name = _roles(evidence)[1][0]
     known = [(holdout, use) for holdout, use in evidence.uses.items() if use.verdicts]
-    level = f"; the test of a gain on the {name} one is at {gain_level(name, evidence, rules):.2g} instead of {rules.alpha:g}"
+    level = f"; the test of a gain on the {name} one is at {significant(gain_level(name, evidence, rules), 2)} instead of {rules.alpha:g}"
     return [f"The {holdout} holdout decided before: {use}{level if holdout == name else ''}." for holdout, use in known]
 
 
@@ -649,7 +650,7 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     return (
         f"Promote if {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
-        f"{gain_level(gain, evidence, rules):.2g}{measure}), or if that gain outweighs the possible loss (lower bounds of both), with at least "
+        f"{significant(gain_level(gain, evidence, rules), 2)}{measure}), or if that gain outweighs the possible loss (lower bounds of both), with at least "
         f"{least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
         f"for labels if the power for a gain of {points(rules.gain)}, or for a challenger as good as the "
         f"{evidence.against}, is below {rules.power:.0%}."

@@ -16,7 +16,7 @@ from sqlalchemy import JSON, ColumnElement, Connection, Text, cast, func, litera
 from perpetune.curation.text import normalised, shortened
 from perpetune.output_schema import InvalidOutput, OutputSchema
 from perpetune.params import Params
-from perpetune.prediction_log.tables import feedback, predictions
+from perpetune.prediction_log.tables import feedback
 
 MAX_CHARS = 4000  # the default of clean.max_output_chars
 _NAMED = 30  # labels that an error names

@@ -38,7 +38,7 @@ def requests_text(requests: float | None) -> str:
 
 def machine_sentence(machine: MachineUse) -> str:
     """What the costs of the own machine assume, and why."""
-    price, works = f"{dollars(machine.dollars_per_hour)} an hour", f"works {machine.utilisation:.2g} of the paid time"
+    price, works = f"{dollars(machine.dollars_per_hour)} an hour", f"works {machine.utilisation:.1%} of the paid time"
     if machine.source == "measured" and machine.requests_per_day and machine.days:
         return (
             f"The machine costs {price} and {works}: {machine.days:,.1f} days of the prediction log have "

@@ -480,6 +480,7 @@ def test_without_a_difference_the_anchor_is_kept() -> None:
         (HoldoutUse(0.0, 1200, 1200), "all 1,200 rows are new"),
         (HoldoutUse(1.0, 50, 0), "50 rows, on average in 1 earlier verdict; 0 are new"),
         (HoldoutUse(2.345, 500, 40), "500 rows, on average in 2.3 earlier verdicts; 40 are new"),
+        (HoldoutUse(104.3, 500, 40), "500 rows, on average in 100 earlier verdicts; 40 are new"),
     ],
 )
 def test_the_use_of_a_holdout_in_words(use: HoldoutUse, said: str) -> None:
