@@ -41,7 +41,7 @@ from perpetune.workspace import Workspace
 
 WATCH = "`perpetune watch`"
 NOT_RUNNING = "not running"
-MLFLOW = "MLflow"
+MLFLOW, LOG = "MLflow", "log"  # parts that may be unknown
 MOST_MISSED = 100  # missed checks that are counted
 KINDS: tuple[Kind, ...] = ("refresh", "watch")
 _OF_UNASKED = " labels came unasked and "  # in the reasons of a check: see perpetune.policy.ignorable
@@ -109,6 +109,10 @@ class Status:
     unknown: tuple[str, ...] = ()
     time: datetime | None = None
 
+    def is_unknown(self, part: str) -> bool:
+        """Whether a part (`MLFLOW` or `LOG`) could not be read."""
+        return any(each.startswith(f"{part}:") for each in self.unknown)
+
     @property
     def system(self) -> str | None:
         """The system of the serving version."""
@@ -137,10 +141,12 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         open_label_requests=log.found.open_requests,
         urgent_labels=log.found.urgent,
         requests_per_day=_per_day(log.found, workspace.params.log.sample_rate, now),
-        costs=month_costs(workspace.params, now, log.found.first, log.worked_seconds, registry_part.training_hours),
+        costs=month_costs(
+            workspace.params, now, month and (log.found.first, log.worked_seconds), registry_part.training_hours
+        ),
         planned=_planned(workspace, now),
         alarms=_alarms(registry_part, log.found),
-        unknown=tuple(f"{name}: {each}" for name, each in ((MLFLOW, fault), ("log", log_fault)) if each),
+        unknown=tuple(f"{name}: {each}" for name, each in ((MLFLOW, fault), (LOG, log_fault)) if each),
         versions=registry_part.versions,
         older_versions=registry_part.older,
         champion=registry_part.champion,
