@@ -142,7 +142,10 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         urgent_labels=log.found.urgent,
         requests_per_day=_per_day(log.found, workspace.params.log.sample_rate, now),
         costs=month_costs(
-            workspace.params, now, month and (log.found.first, log.worked_seconds), registry_part.training_hours
+            workspace.params,
+            now,
+            (log.found.first, log.worked_seconds) if month else None,
+            registry_part.training_hours,
         ),
         planned=_planned(workspace, now),
         alarms=_alarms(registry_part, log.found),

@@ -88,7 +88,7 @@ class HoldoutUse:
 
 
 @dataclass(frozen=True)
-class CostEvidence:
+class MistakeCostEvidence:
     """The mean cost of an answer of the system under test and of what serves, on the frozen holdout.
 
     `largest` is the largest cost of an answer: scores are 1 less the cost as a ratio of it.
@@ -173,7 +173,7 @@ class PromotionEvidence:
       small are tested together, if their inputs are alike: `pooled` has the members by the slice's name, and `small` the
       number of rows of those that are too few even so.
     - `uses`: how often the rows of each holdout decided before, by its name; {} if that is not known.
-    - `costs`: what mistakes cost, if `promote.costs` is set; scores are then by cost.
+    - `mistake_costs`: what mistakes cost, if `promote.costs` is set; scores are then by cost.
     - `limits`: other measurements that can veto ("forgetting", "latency").
     - `balanced`: the holdout that must show the gain, in balanced accuracy, if that is the metric; then also `recalls`.
     - `untrained`: what serves was never trained (the base, a prompted version); `refitted`: it is a linear model.
@@ -206,7 +206,7 @@ class PromotionEvidence:
     traffic: TrafficEvidence | None = None
     answer_costs: Mapping[str, AnswerCost] = field(default_factory=dict)
     pooled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    costs: CostEvidence | None = None
+    mistake_costs: MistakeCostEvidence | None = None
     uses: Mapping[str, HoldoutUse] = field(default_factory=dict)
 
 
@@ -263,7 +263,7 @@ def rules_for_costs(evidence: PromotionEvidence, rules: PromoteParams) -> Promot
     A dear mistake is rare, and three points of the largest cost may be many times all that mistakes cost today.
     """
     theirs = evidence.frozen.other
-    if evidence.costs is None or theirs is None or not rules.margin:
+    if evidence.mistake_costs is None or theirs is None or not rules.margin:
         return rules
     part = min(1.0, max(1 - theirs, LEAST_GAIN) / rules.margin)
     return rules.model_copy(
@@ -555,8 +555,8 @@ def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     within = [_within_limit(name, limit) for name, limit in evidence.limits.items() if not limit.exceeded]
     small = [*_pools(evidence.pooled, rules), *([_small(evidence.small, rules)] if evidence.small else [])]
     within = [*_reused(evidence, rules), *within]
-    if evidence.costs is not None:
-        within = [_mistake_costs(evidence, evidence.costs), *within]
+    if evidence.mistake_costs is not None:
+        within = [_mistake_costs(evidence, evidence.mistake_costs), *within]
     adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
     if not adjusted or min(adjusted.values()) < rules.alpha:
         return [*small, *within]
@@ -569,7 +569,7 @@ def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     ]
 
 
-def _mistake_costs(evidence: PromotionEvidence, costs: CostEvidence) -> str:
+def _mistake_costs(evidence: PromotionEvidence, costs: MistakeCostEvidence) -> str:
     return (
         f"On the frozen holdout mistakes cost {significant(costs.ours)} for each answer of {evidence.subject} and "
         f"{significant(costs.theirs)} for each of the {evidence.against} (promote.costs): a point of the score is "
