@@ -282,13 +282,14 @@ def _spent(economics: RefreshEconomics) -> str:
 
 def _paid_back(rival: CostComparison, economics: RefreshEconomics) -> str:
     against = f"Against {rival.name} ({dollars_between(rival.dollars_per_1000)} per 1,000 requests)"
-    saved, counted = rival.saved_per_1000, _counted(rival.saved_per_1000, economics)
+    counted = _counted(rival.saved_per_1000, economics)
     if rival.requests is None:
         chance = "" if rival.low is None else f", with an interval from {requests_text(rival.low)} requests to never"
         return f"{against} it never pays for itself, because it saves nothing{_idle(rival, economics)}{chance} ({counted})."
     if rival.requests == 0:
         return f"{against} it has no cost to pay back ({counted})."
-    span = "" if saved.n < 2 else f"{requests_text(rival.low)} to {requests_text(rival.high)}, "
+    low, high = requests_text(rival.low), requests_text(rival.high)
+    span = "" if low == high else f"{low} to {high}, "
     return f"{against} it pays for itself after {requests_text(rival.requests)} requests ({span}{counted}){_time(rival.requests, economics)}."
 
 

@@ -22,10 +22,9 @@ def dollars(amount: float) -> str:
 
 
 def dollars_between(estimate: Estimate) -> str:
-    """As "$0.30 ($0.28 to $0.32)"; the value alone if the interval has no width."""
-    if estimate.low == estimate.high:
-        return dollars(estimate.value)
-    return f"{dollars(estimate.value)} ({dollars(estimate.low)} to {dollars(estimate.high)})"
+    """As "$0.30 ($0.28 to $0.32)"; the value alone if the interval has no width that shows."""
+    low, high = dollars(estimate.low), dollars(estimate.high)
+    return dollars(estimate.value) + ("" if low == high else f" ({low} to {high})")
 
 
 def requests_text(requests: float | None) -> str:
