@@ -23,7 +23,7 @@ def points(difference: float) -> str:
 
 
 def versus_alpha(p_value: float, alpha: float) -> str:
-    return f"below {alpha:g}" if p_value < alpha else f"not below {alpha:g}"
+    return f"{'' if p_value < alpha else 'not '}below {significant(alpha)}"
 
 
 def arrived_unasked(unasked: int, labels: int) -> tuple[str, ...]:
