@@ -581,7 +581,8 @@ def _reused(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     """That the rows decided before, and what it costs."""
     name = _roles(evidence)[1][0]
     known = [(holdout, use) for holdout, use in evidence.uses.items() if use.verdicts]
-    level = f"; the test of a gain on the {name} one is at {significant(gain_level(name, evidence, rules), 2)} instead of {rules.alpha:g}"
+    paid = significant(gain_level(name, evidence, rules), 2)
+    level = f"; the test of a gain on the {name} one is at {paid} instead of {rules.alpha:g}"
     return [f"The {holdout} holdout decided before: {use}{level if holdout == name else ''}." for holdout, use in known]
 
 
@@ -650,8 +651,8 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     return (
         f"Promote if {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
-        f"{significant(gain_level(gain, evidence, rules), 2)}{measure}), or if that gain outweighs the possible loss (lower bounds of both), with at least "
-        f"{least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
+        f"{significant(gain_level(gain, evidence, rules), 2)}{measure}), or if that gain outweighs the possible loss (lower "
+        f"bounds of both), with at least {least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
         f"for labels if the power for a gain of {points(rules.gain)}, or for a challenger as good as the "
         f"{evidence.against}, is below {rules.power:.0%}."
     )

@@ -166,7 +166,8 @@ def _retraining(decision: Decision) -> Iterator[str | None]:
     decay, estimate = part(evidence, "decay"), part(evidence, "estimate")
     alarm = _alarms(decay)
     if _learns_again(decision):
-        yield f"{text(evidence, 'labels_since_refresh')} labels since the last refresh, which had {text(evidence, 'labels_of_change')} of the change"
+        since, known = text(evidence, "labels_since_refresh"), text(evidence, "labels_of_change")
+        yield f"{since} labels since the last refresh, which had {known} of the change"
         yield from _decay(decay, text(evidence, "metric") or "", told_evidence=False)
         return
     if decision.outcome == "collect more labels" and not alarm:
