@@ -38,7 +38,12 @@ def refilled(budget: AlarmBudget, now: datetime, per_year: float) -> AlarmBudget
 def affordable(budget: AlarmBudget, per_year: float) -> float | None:
     """The level of a test now; None if the budget has to fill first."""
     level = budget.saved / PART
-    return min(level, MOST_LEVEL) if level >= LEAST_LEVEL * min(per_year, 1.0) else None
+    return min(level, MOST_LEVEL) if level >= least_level(per_year) else None
+
+
+def least_level(per_year: float) -> float:
+    """The level below which a test waits."""
+    return LEAST_LEVEL * min(per_year, 1.0)
 
 
 def spent(budget: AlarmBudget, level: float) -> AlarmBudget:
