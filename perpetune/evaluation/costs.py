@@ -32,6 +32,7 @@ from perpetune.evaluation.economics.wording import (
 from perpetune.evaluation.systems import phrase
 from perpetune.generation.answer import Answer
 from perpetune.params import EconomicsParams, EvaluateParams, LargerModel
+from perpetune.policy.wording import significant
 from perpetune.statistics.clustered_ratio import ClusteredRatio, clustered_ratio, difference
 from perpetune.statistics.estimate import Estimate, Floats
 
@@ -106,7 +107,7 @@ class RefreshEconomics:
     `refresh_dollars` is the cost of device hours and labels. `rivals` are the base model prompted with examples and the
     larger model of params.yaml, if any. `machine` says for which part of the paid time it works; `systems` have the cost
     beside the accuracy, on the same `rows`. Intervals have the level `confidence`; the `n` of costs are batches.
-    `machine` is None in records of before.
+    `machine` is None in older records.
     """
 
     before_system: str
@@ -246,7 +247,7 @@ def sentences(economics: RefreshEconomics) -> list[str]:
 
 
 def _equal_quality(economics: RefreshEconomics) -> list[str]:
-    """Nothing in records of before."""
+    """() in older records."""
     if economics.machine is None:
         return []
     found = [right_answers_sentence(economics.systems)]
@@ -274,20 +275,21 @@ def _counted(estimate: Estimate, economics: RefreshEconomics) -> str:
 def _spent(economics: RefreshEconomics) -> str:
     labels = f"{economics.labels:,} label{'' if economics.labels == 1 else 's'}"
     return (
-        f"{economics.device_hours:.3g} device hours at {dollars(economics.dollars_per_hour)} "
+        f"{significant(economics.device_hours)} device hours at {dollars(economics.dollars_per_hour)} "
         f"and {labels} at {dollars(economics.dollars_per_label)}"
     )
 
 
 def _paid_back(rival: CostComparison, economics: RefreshEconomics) -> str:
     against = f"Against {rival.name} ({dollars_between(rival.dollars_per_1000)} per 1,000 requests)"
-    saved, counted = rival.saved_per_1000, _counted(rival.saved_per_1000, economics)
+    counted = _counted(rival.saved_per_1000, economics)
     if rival.requests is None:
         chance = "" if rival.low is None else f", with an interval from {requests_text(rival.low)} requests to never"
         return f"{against} it never pays for itself, because it saves nothing{_idle(rival, economics)}{chance} ({counted})."
     if rival.requests == 0:
         return f"{against} it has no cost to pay back ({counted})."
-    span = "" if saved.n < 2 else f"{requests_text(rival.low)} to {requests_text(rival.high)}, "
+    low, high = requests_text(rival.low), requests_text(rival.high)
+    span = "" if low == high else f"{low} to {high}, "
     return f"{against} it pays for itself after {requests_text(rival.requests)} requests ({span}{counted}){_time(rival.requests, economics)}."
 
 

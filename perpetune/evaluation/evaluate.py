@@ -92,7 +92,7 @@ class Evaluation:
         return 1 - self.costs.of_row(row, answer) / self.costs.largest
 
     @property
-    def mistake_costs(self) -> Mapping[str, float]:
+    def mean_mistake_costs(self) -> Mapping[str, float]:
         """The mean cost of an answer by system; {} if no costs are set."""
         return {} if self.costs is None else {name: self.mistake_cost(name, self.costs) for name in self.scored}
 
@@ -189,7 +189,7 @@ class Evaluation:
 
     def _comparison_table(self) -> pd.DataFrame:
         lines = []
-        costs = self.mistake_costs
+        costs = self.mean_mistake_costs
         for system, estimates in self.metrics.items():
             line: dict[str, object] = {"system": system, "n": len(self.scored[system].positions)}
             if costs:
@@ -305,7 +305,7 @@ def evaluate(
         ),
         costs=mistake_costs(rules.costs) if rules and kind == "classification" else None,
     )
-    return replace(found, summary=(*found.summary, *cost_sentences(subject, found.mistake_costs)))
+    return replace(found, summary=(*found.summary, *cost_sentences(subject, found.mean_mistake_costs)))
 
 
 def _language_models(systems: Iterable[str]) -> list[str]:

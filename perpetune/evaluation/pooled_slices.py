@@ -23,8 +23,8 @@ Members = tuple[str, ...]
 def pools(inputs: Mapping[str, Sequence[str]], least: int) -> dict[str, Members]:
     """Pools of at least `least` rows, by name; `inputs` are those of each small slice, such as "label refund".
 
-    The smallest pool is joined with the most similar one that is not large until all have enough rows. Labels are pooled with labels
-    and sources with sources; those that are too few all together are left out.
+    The smallest pool is joined with the most similar one that is not large until all have enough rows. Labels are pooled
+    with labels and sources with sources; those that are too few all together are left out.
     """
     kinds: dict[str, list[str]] = {}
     for name in sorted(inputs):

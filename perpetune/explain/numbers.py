@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perpetune.policy.wording import significant
+
 # Fields of an estimate's value. The first are shown in percentage points.
 PERCENT_VALUES = {"difference": "difference", "drop": "drop", "mean": "score"}
 VALUES = (*PERCENT_VALUES, "value")
+LEAST_PLAIN = 1e-6  # smaller numbers have an exponent
 INTERVAL = {"low", "high", "level"}
 SUBJECTS = {
     "frozen": "frozen holdout",
@@ -24,6 +27,10 @@ SUBJECTS = {
     "balanced": "balanced accuracy",
     "recalls": "recall",
     "small": "too few rows to test",
+    "pooled": "tested together",
+    "uses": "decided before",
+    "answer_costs": "answers",
+    "mistake_costs": "cost of mistakes",
 }
 
 
@@ -125,7 +132,11 @@ def _named(path: tuple[str, ...], name: str) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.4g}" if 0 < abs(value) < LEAST_PLAIN else significant(value, 4)
+    return str(value)
 
 
 def _is_interval(value: Any) -> bool:

@@ -55,7 +55,8 @@ def write_page(path: Path, report: VersionReport) -> None:
 
 def _with_code(text: str) -> Markup:
     """Escaped HTML with `backticks` as <code>."""
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(text)))
+    # A plain string: in Markup the replacement would be escaped too.
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _curve(report: VersionReport) -> Markup | None:

@@ -22,7 +22,7 @@ from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
 from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.loop.watch.refresh_history import device_hours_since
 from perpetune.monitoring.detector_state import DETECTOR, from_text
-from perpetune.policy.decision.headline import headline
+from perpetune.policy.decision.headline import finds_decay, headline
 from perpetune.policy.decision.hosted import hosted_in
 from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
@@ -41,10 +41,9 @@ from perpetune.workspace import Workspace
 
 WATCH = "`perpetune watch`"
 NOT_RUNNING = "not running"
-MLFLOW = "MLflow"
+MLFLOW, LOG = "MLflow", "log"  # parts that may be unknown
 MOST_MISSED = 100  # missed checks that are counted
 KINDS: tuple[Kind, ...] = ("refresh", "watch")
-DECAY = ("retrain", "roll back", "confirming", "cooling down", "over budget")  # outcomes of a check that found decay
 _OF_UNASKED = " labels came unasked and "  # in the reasons of a check: see perpetune.policy.ignorable
 Part = TypeVar("Part")
 
@@ -110,6 +109,10 @@ class Status:
     unknown: tuple[str, ...] = ()
     time: datetime | None = None
 
+    def is_unknown(self, part: str) -> bool:
+        """Whether a part (`MLFLOW` or `LOG`) could not be read."""
+        return any(each.startswith(f"{part}:") for each in self.unknown)
+
     @property
     def system(self) -> str | None:
         """The system of the serving version."""
@@ -138,10 +141,15 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         open_label_requests=log.found.open_requests,
         urgent_labels=log.found.urgent,
         requests_per_day=_per_day(log.found, workspace.params.log.sample_rate, now),
-        costs=month_costs(workspace.params, now, log.found.first, log.worked_seconds, registry_part.training_hours),
+        costs=month_costs(
+            workspace.params,
+            now,
+            (log.found.first, log.worked_seconds) if month else None,
+            registry_part.training_hours,
+        ),
         planned=_planned(workspace, now),
         alarms=_alarms(registry_part, log.found),
-        unknown=tuple(f"{name}: {each}" for name, each in ((MLFLOW, fault), ("log", log_fault)) if each),
+        unknown=tuple(f"{name}: {each}" for name, each in ((MLFLOW, fault), (LOG, log_fault)) if each),
         versions=registry_part.versions,
         older_versions=registry_part.older,
         champion=registry_part.champion,
@@ -175,13 +183,13 @@ def _or_fault(read: Callable[[], Part]) -> tuple[Part | None, str | None]:
 class _Check:
     """The newest check that has ended: when, its verdict or its error, and whether it failed.
 
-    `unasked` is what it said of labels that came unasked; `outcome` is that of its decision.
+    `unasked` is what it said of labels that came unasked; `decay` is the outcome of its decision if it found decay.
     """
 
     ended: datetime
     text: str
     failed: bool
-    outcome: str | None = None
+    decay: str | None = None
     unasked: str | None = None
 
 
@@ -198,7 +206,7 @@ def _last_check(task: str, decision: Decision | None) -> _Check | None:
         return _Check(ended, "nothing to check yet", failed=False)
     unasked = next((reason for reason in decision.reasons if _OF_UNASKED in reason), None)
     text = f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}"
-    return _Check(ended, text, failed=False, outcome=decision.outcome, unasked=unasked)
+    return _Check(ended, text, failed=False, decay=decision.outcome if finds_decay(decision) else None, unasked=unasked)
 
 
 @dataclass(frozen=True)
@@ -294,8 +302,8 @@ def _alarms(found: _Registry, log: LogSummary) -> tuple[str, ...]:
     alarms = []
     if check is not None and check.failed:
         alarms.append("the last check failed, so nothing is known of decay")
-    elif check is not None and check.outcome in DECAY and _is_after(check.ended, found.champion_since):
-        alarms.append(f"decay: the last check says {check.outcome}")
+    elif check is not None and check.decay and _is_after(check.ended, found.champion_since):
+        alarms.append(f"decay: the last check says {check.decay}")
     if found.missed:
         alarms.append(f"checks missed since: {_counted(found.missed)}")
     if found.unfinished:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perpetune.evaluation.economics.wording import requests_text
-from perpetune.explain.status import MLFLOW, Status, VersionLine
+from perpetune.explain.status import LOG, MLFLOW, Status, VersionLine
 from perpetune.policy.wording import one_line
 from perpetune.prediction_log.label_counts import counted
 from perpetune.runtime.service_state import ServiceState
@@ -55,11 +55,11 @@ def _lines(status: Status) -> Iterator[Line]:
     if status.hosted:
         yield "", status.hosted, None
     yield "last check", _last_check(status), "bold red" if status.check_failed else None
-    if not _mlflow_is_unknown(status):
+    if not status.is_unknown(MLFLOW):
         yield "detector", status.detector_state or "no labels yet", None
     if status.planned and status.time:
         yield "planned", ", ".join(_planned(name, when, status.time) for name, when in status.planned.items()), None
-    yield from _alarms(status.alarms)
+    yield from _alarms(status)
     yield "labels", _labels(status), None
     if status.unasked and "unasked" in status.labels:
         yield "", status.unasked, None
@@ -71,7 +71,7 @@ def _lines(status: Status) -> Iterator[Line]:
 def _champion(status: Status) -> str:
     """As "version 12, tuned, for 7 days; the gateway serves it"."""
     if status.champion is None:
-        known = "not known" if _mlflow_is_unknown(status) else "none"
+        known = "not known" if status.is_unknown(MLFLOW) else "none"
         return known if status.serving is None else f"{known}; the gateway serves version {status.serving}"
     system = next((f", {line.system}" for line in status.versions if line.version == status.champion), "")
     age = ""
@@ -87,28 +87,29 @@ def _serving(status: Status) -> str:
 
 
 def _last_check(status: Status) -> str:
-    return status.last_check or ("not known" if _mlflow_is_unknown(status) else "none yet")
-
-
-def _mlflow_is_unknown(status: Status) -> bool:
-    return any(each.startswith(MLFLOW) for each in status.unknown)
+    return status.last_check or ("not known" if status.is_unknown(MLFLOW) else "none yet")
 
 
 def _planned(name: str, when: datetime, now: datetime) -> str:
     return f"{name} {when:%a %Y-%m-%d %H:%M UTC} (in {_span(when - now)})"
 
 
-def _alarms(alarms: Sequence[str]) -> Iterator[Line]:
+def _alarms(status: Status) -> Iterator[Line]:
+    alarms = status.alarms
     if not alarms:
-        yield "alarms", "none", None
+        yield "alarms", "not known" if status.unknown else "none", None
     for number, alarm in enumerate(alarms[:MOST_ALARMS]):
         yield "" if number else "alarms", alarm, "bold red"
     if len(alarms) > MOST_ALARMS:
         yield "", f"and {len(alarms) - MOST_ALARMS} more, see `perpetune status --json`", "bold red"
+    elif alarms and status.unknown:
+        yield "", "there may be others, of what was not read", "bold red"
 
 
 def _labels(status: Status) -> str:
     """As "48 wanted (12 urgent): `perpetune labels`; so far 45 by lot, 30 unasked"."""
+    if status.is_unknown(LOG):
+        return "not known"
     urgent = f" ({status.urgent_labels:,} urgent)" if status.urgent_labels else ""
     wanted = (
         f"{status.open_label_requests:,} wanted{urgent}: `perpetune labels`"
@@ -120,6 +121,8 @@ def _labels(status: Status) -> str:
 
 
 def _log(status: Status) -> str:
+    if status.is_unknown(LOG):
+        return "not known"
     rate = (
         ""
         if status.requests_per_day is None

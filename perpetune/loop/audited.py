@@ -18,7 +18,7 @@ from perpetune.workspace import Workspace
 def audit_decision(workspace: Workspace, decision: Decision) -> None:
     """Append the decision, once however often its step is repeated; before it is logged to MLflow and carried out.
 
-    Raises PerpetuneError if the database cannot be written: a decision that nobody could trace is not carried out.
+    Raises PerpetuneError if the database cannot be written: a decision that cannot be traced is not carried out.
     """
     text = decision.to_json()
     digest = hashlib.sha256(text.encode()).hexdigest()

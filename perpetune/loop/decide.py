@@ -38,8 +38,8 @@ from perpetune.policy.costs import AnswerCost
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import (
     Anchor,
-    CostEvidence,
     HostedComparison,
+    MistakeCostEvidence,
     PairedEvidence,
     PromotionEvidence,
     Recall,
@@ -280,7 +280,7 @@ def _against(
         refitted=against == "champion" and assessment.champion_system == "linear",
         subject=SUBJECTS[subject],
         metric=_metric(assessment),
-        costs=_costs(on["frozen"], against, subject),
+        mistake_costs=_mistake_costs(on["frozen"], against, subject),
         uses=assessment.uses,
     )
 
@@ -295,11 +295,11 @@ def _recalls(
     return recalls(found, rules.alpha, serves=against == "champion")
 
 
-def _costs(frozen: Evaluation, against: str, subject: str) -> CostEvidence | None:
+def _mistake_costs(frozen: Evaluation, against: str, subject: str) -> MistakeCostEvidence | None:
     """What mistakes cost on the frozen holdout, if costs are set."""
     if frozen.costs is None:
         return None
-    return CostEvidence(
+    return MistakeCostEvidence(
         frozen.mistake_cost(subject, frozen.costs), frozen.mistake_cost(against, frozen.costs), frozen.costs.largest
     )
 

@@ -76,8 +76,8 @@ def drift_report(
     a KS distance of 0.1 (or Cohen's w of 0.1 for answers) never count, although they are significant in large windows.
     Predictions drifted if the answers or their confidence did.
 
-    Only the first row a day of each user or session and of equal inputs counts: the tests assume independent rows, and of windows
-    without drift from reviews that arrived sentence by sentence 12% had drifted predictions. With fewer than
+    Only the first row a day of each user or session and of equal inputs counts: the tests assume independent rows, and of
+    windows without drift from reviews that arrived sentence by sentence 12% had drifted predictions. With fewer than
     `params.min_rows` rows in the window or the reference nothing is tested, and the page says so. `with_texts` shows the
     farthest requests themselves, else their ids.
     """
@@ -143,7 +143,7 @@ def _write(html: Path, snapshot: Snapshot, heading: str, body: str) -> None:
 
 def _finding(whole: InputDrift) -> str:
     verdict = "Inputs drifted" if whole.drifted else "Drift of the inputs is not shown"
-    return f"{verdict}: {whole.test}, AUC {whole.auc:.2f}, p {whole.p_value:.3g} at level {whole.level:g}."
+    return f"{verdict}: {whole.test}, AUC {whole.auc:.2f}, p {whole.p_value:.3g} at level {whole.level:.2g}."
 
 
 def _thresholds(

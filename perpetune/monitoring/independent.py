@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Protocol
 
 from perpetune.curation.text import fingerprint, normalised
@@ -17,7 +17,7 @@ def independent(rows: Sequence[Prediction], counted: Iterable[Prediction] = ()) 
     of ten is one observation. The first label counts, whatever comes later, so that it does not matter which check reads
     it.
     """
-    return list(_first_of_each(rows, {_cluster_and_day(row) for row in counted}))
+    return list(_first_of_each(rows, {cluster_and_day(row) for row in counted}))
 
 
 class Clustered(Protocol):
@@ -38,9 +38,9 @@ def cluster_of(row: Clustered) -> str:
     return row.group or fingerprint(normalised(row.input))
 
 
-def _first_of_each(rows: Iterable[Prediction], seen: set[tuple[str, date]]) -> Iterator[Prediction]:
+def _first_of_each(rows: Iterable[Prediction], seen: set[str]) -> Iterator[Prediction]:
     for row in rows:
-        key = _cluster_and_day(row)
+        key = cluster_and_day(row)
         if key not in seen:
             seen.add(key)
             yield row
@@ -49,7 +49,3 @@ def _first_of_each(rows: Iterable[Prediction], seen: set[tuple[str, date]]) -> I
 def cluster_and_day(row: Clustered) -> str:
     """The cluster of a row on the day of its request; on any day, if that is not known."""
     return f"{cluster_of(row)} {row.time.date()}" if row.time else cluster_of(row)
-
-
-def _cluster_and_day(row: Prediction) -> tuple[str, date]:
-    return cluster_of(row), row.time.date()

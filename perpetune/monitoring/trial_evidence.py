@@ -36,7 +36,7 @@ Row = TypeVar("Row")
 class LabelState:
     """What is known of labels at a check: `now`, and the `propensity` of the lot of the trial of `version`.
 
-    Labels that nobody asked for count if `unasked`, those of a client's own lot if `client_lot` (it draws all alike); both,
+    Labels that came unasked count if `unasked`, those of a client's own lot if `client_lot` (it draws all alike); both,
     and those of the standing lot, of requests up to `settled` (None: of all, as they come): nearly all of theirs have come.
     """
 

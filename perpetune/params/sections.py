@@ -649,7 +649,9 @@ class PromoteParams(Section):
     """Least recall of these labels, as in `{fraud: 0.9}`, whatever the metric; `min_recall` is for the others. Unit: ratio.
     """
     approval: Literal["none", "required"] = "none"
-    """`required`: a promotion waits for a person (`perpetune approve`, or the form of the run in Prefect); no process waits. See docs/guides/approval.md."""
+    """`required`: a promotion waits for a person (`perpetune approve`, or the form of the run in Prefect); no process waits.
+    See docs/guides/approval.md.
+    """
     approval_hours: Positive = 72
     """How long it waits; no answer in time is a no. Unit: hours."""
 

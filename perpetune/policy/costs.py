@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perpetune.policy.verdict import Interval
+from perpetune.policy.wording import significant
 
 
 @dataclass(frozen=True)
@@ -33,5 +34,5 @@ def cost_table(costs: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _row(cost: Mapping[str, Any]) -> str:
     score, right = cost["score"], cost["dollars_per_1000_right"]
-    cells = ("" if score is None else f"{100 * score:.1f}%", f"{cost['dollars_per_1000']:.3g}")
-    return " | ".join((*cells, "" if right is None else f"{right:.3g}"))
+    cells = ("" if score is None else f"{100 * score:.1f}%", significant(cost["dollars_per_1000"]))
+    return " | ".join((*cells, "" if right is None else significant(right)))

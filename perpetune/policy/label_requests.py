@@ -27,7 +27,8 @@ def decide_without_labels(
 ) -> Verdict:
     """The verdict `on_labels` on labels, or a stronger one from estimated accuracy and drift if labels are too few.
 
-    Adds the outcome "ask for labels", and how far the estimate was from labels before. Budget and cooldown apply to a refresh here too.
+    Adds the outcome "ask for labels", and how far the estimate was from labels before. Budget and cooldown apply to a
+    refresh here too.
     """
     told = () if evidence.estimate is None else estimate_sentences(evidence.estimate)
     on_labels = Verdict(on_labels.outcome, (*on_labels.reasons, *told), on_labels.rule)
@@ -51,8 +52,8 @@ def label_decision(
 
     Both conditions must hold: the interval of the estimated fall lies above the margin, and inputs or predictions
     drifted. An estimate never retrains alone: labels must have shown it to be right within the margin, else it requests
-    labels. Without an estimate drift can only request labels. If `label_requests` or
-    more of the window's answers are labelled, labels decide.
+    labels. Without an estimate drift can only request labels. If `label_requests` or more of the window's answers are
+    labelled, labels decide.
     """
     if labelled >= rules.label_requests or rules.without_labels == "nothing" or not _drifted(drift):
         return LabelDecision("nothing", ())
@@ -82,8 +83,8 @@ _UNPROVEN = (
 def _rule(rules: WatchParams) -> str:
     step = {"ask": "ask for labels", "retrain": "retrain", "nothing": "do nothing"}[rules.without_labels]
     return (
-        f"With fewer than {rules.label_requests} labels in the window {step} if the accuracy estimated from confidence, or likelihood, has "
-        f"fallen by more than {points(rules.margin)} and inputs or predictions drifted."
+        f"With fewer than {rules.label_requests} labels in the window {step} if the accuracy estimated from confidence, or "
+        f"likelihood, has fallen by more than {points(rules.margin)} and inputs or predictions drifted."
     )
 
 

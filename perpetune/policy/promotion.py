@@ -12,7 +12,7 @@ from perpetune.params import PromoteParams
 from perpetune.policy.costs import AnswerCost
 from perpetune.policy.outweighing import gain_outweighs_loss
 from perpetune.policy.verdict import Interval, Outcome, Verdict
-from perpetune.policy.wording import arrived_unasked, interval, points, versus_alpha
+from perpetune.policy.wording import arrived_unasked, interval, points, significant, versus_alpha
 from perpetune.statistics.betting import equivalent_level
 from perpetune.statistics.power import labels_to_collect, power_of, rows_needed
 
@@ -83,12 +83,12 @@ class HoldoutUse:
     def __str__(self) -> str:
         if self.fresh == self.rows:
             return f"all {self.rows:,} rows are new"
-        times = f"{self.verdicts:.2g} earlier verdict{'s' * (self.verdicts != 1)}"
+        times = f"{significant(self.verdicts, 2)} earlier verdict{'s' * (self.verdicts != 1)}"
         return f"{self.rows:,} rows, on average in {times}; {self.fresh:,} are new"
 
 
 @dataclass(frozen=True)
-class CostEvidence:
+class MistakeCostEvidence:
     """The mean cost of an answer of the system under test and of what serves, on the frozen holdout.
 
     `largest` is the largest cost of an answer: scores are 1 less the cost as a ratio of it.
@@ -173,7 +173,7 @@ class PromotionEvidence:
       small are tested together, if their inputs are alike: `pooled` has the members by the slice's name, and `small` the
       number of rows of those that are too few even so.
     - `uses`: how often the rows of each holdout decided before, by its name; {} if that is not known.
-    - `costs`: what mistakes cost, if `promote.costs` is set; scores are then by cost.
+    - `mistake_costs`: what mistakes cost, if `promote.costs` is set; scores are then by cost.
     - `limits`: other measurements that can veto ("forgetting", "latency").
     - `balanced`: the holdout that must show the gain, in balanced accuracy, if that is the metric; then also `recalls`.
     - `untrained`: what serves was never trained (the base, a prompted version); `refitted`: it is a linear model.
@@ -206,7 +206,7 @@ class PromotionEvidence:
     traffic: TrafficEvidence | None = None
     answer_costs: Mapping[str, AnswerCost] = field(default_factory=dict)
     pooled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    costs: CostEvidence | None = None
+    mistake_costs: MistakeCostEvidence | None = None
     uses: Mapping[str, HoldoutUse] = field(default_factory=dict)
 
 
@@ -263,7 +263,7 @@ def rules_for_costs(evidence: PromotionEvidence, rules: PromoteParams) -> Promot
     A dear mistake is rare, and three points of the largest cost may be many times all that mistakes cost today.
     """
     theirs = evidence.frozen.other
-    if evidence.costs is None or theirs is None or not rules.margin:
+    if evidence.mistake_costs is None or theirs is None or not rules.margin:
         return rules
     part = min(1.0, max(1 - theirs, LEAST_GAIN) / rules.margin)
     return rules.model_copy(
@@ -555,8 +555,8 @@ def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     within = [_within_limit(name, limit) for name, limit in evidence.limits.items() if not limit.exceeded]
     small = [*_pools(evidence.pooled, rules), *([_small(evidence.small, rules)] if evidence.small else [])]
     within = [*_reused(evidence, rules), *within]
-    if evidence.costs is not None:
-        within = [_mistake_costs(evidence, evidence.costs), *within]
+    if evidence.mistake_costs is not None:
+        within = [_mistake_costs(evidence, evidence.mistake_costs), *within]
     adjusted = _holm({name: paired.p_worse for name, paired in evidence.slices.items()})
     if not adjusted or min(adjusted.values()) < rules.alpha:
         return [*small, *within]
@@ -569,10 +569,11 @@ def _passed(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     ]
 
 
-def _mistake_costs(evidence: PromotionEvidence, costs: CostEvidence) -> str:
+def _mistake_costs(evidence: PromotionEvidence, costs: MistakeCostEvidence) -> str:
     return (
-        f"On the frozen holdout mistakes cost {costs.ours:.3g} for each answer of {evidence.subject} and {costs.theirs:.3g} for "
-        f"each of the {evidence.against} (promote.costs): a point of the score is {costs.largest / 100:.3g}."
+        f"On the frozen holdout mistakes cost {significant(costs.ours)} for each answer of {evidence.subject} and "
+        f"{significant(costs.theirs)} for each of the {evidence.against} (promote.costs): a point of the score is "
+        f"{significant(costs.largest / 100)}."
     )
 
 
@@ -580,7 +581,8 @@ def _reused(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     """That the rows decided before, and what it costs."""
     name = _roles(evidence)[1][0]
     known = [(holdout, use) for holdout, use in evidence.uses.items() if use.verdicts]
-    level = f"; the test of a gain on the {name} one is at {gain_level(name, evidence, rules):.2g} instead of {rules.alpha:g}"
+    paid = significant(gain_level(name, evidence, rules), 2)
+    level = f"; the test of a gain on the {name} one is at {paid} instead of {rules.alpha:g}"
     return [f"The {holdout} holdout decided before: {use}{level if holdout == name else ''}." for holdout, use in known]
 
 
@@ -649,8 +651,8 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     return (
         f"Promote if {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
-        f"{gain_level(gain, evidence, rules):.2g}{measure}), or if that gain outweighs the possible loss (lower bounds of both), with at least "
-        f"{least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
+        f"{significant(gain_level(gain, evidence, rules), 2)}{measure}), or if that gain outweighs the possible loss (lower "
+        f"bounds of both), with at least {least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
         f"for labels if the power for a gain of {points(rules.gain)}, or for a challenger as good as the "
         f"{evidence.against}, is below {rules.power:.0%}."
     )

@@ -189,8 +189,8 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     - "retrain": decay was found and a refresh may start; or the labels since the change that the last refresh was for
       have doubled, so that there is as much to learn again.
 
-    Only decay and what follows from it trigger a refresh, drift does not. Without a change at least `run_length` labels come before a false alarm
-    on average, whatever the number of checks and the size of the reference.
+    Only decay and what follows from it trigger a refresh, drift does not. Without a change at least `run_length` labels
+    come before a false alarm on average, whatever the number of checks and the size of the reference.
 
     Raises PerpetuneError if there are labels and no reference score to compare them with.
     """
@@ -443,7 +443,10 @@ def _test_of_inputs(found: InputDrift) -> str:
     verb = "tells" if found.drifted else "tries to tell"
     near = ""
     if found.own_neighbours is not None and found.own_by_chance is not None:
-        near = f", and {found.own_neighbours:.0%} of the nearest neighbours of new inputs are new ({found.own_by_chance:.0%} by chance)"
+        near = (
+            f", and {found.own_neighbours:.0%} of the nearest neighbours of new inputs are new "
+            f"({found.own_by_chance:.0%} by chance)"
+        )
     return (
         f"a classifier {verb} inputs of the window from the reference: AUC {found.auc:.2f}{near}, p {found.p_value:.3g} at "
         f"level {found.level:.2g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from decimal import Decimal
 
 from perpetune.policy.verdict import Interval, Score
 
@@ -22,7 +23,7 @@ def points(difference: float) -> str:
 
 
 def versus_alpha(p_value: float, alpha: float) -> str:
-    return f"below {alpha:g}" if p_value < alpha else f"not below {alpha:g}"
+    return f"{'' if p_value < alpha else 'not '}below {significant(alpha)}"
 
 
 def arrived_unasked(unasked: int, labels: int) -> tuple[str, ...]:
@@ -44,6 +45,12 @@ def amount(evidence: float) -> str:
     if evidence >= 1e9:
         return "more than a billion"
     return f"{evidence:,.0f}" if evidence >= 10 else f"{evidence:.1f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """The value to so many significant digits, without an exponent: 1,230 or 0.000123."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{Decimal(f'{rounded:.{digits}g}'):f}"
 
 
 def duration(days: float) -> str:

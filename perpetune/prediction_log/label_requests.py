@@ -179,11 +179,11 @@ def open_requests(
     return [LabelRequest(*row) for row in found]
 
 
-def count_open(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> int:
-    """The number of open label requests."""
+def count_open(log: Engine, task: str, rule: LabelRule = ANY_LABEL, *, urgent: bool = False) -> int:
+    """The number of open label requests, or of those that are urgent."""
     with log.connect() as connection:
-        accepted = rule.accepted(connection, task)
-        return connection.execute(select(func.count()).where(_open(task, None, accepted))).scalar_one()
+        wanted = [_open(task, None, rule.accepted(connection, task)), *([label_requests.c.urgent] if urgent else [])]
+        return connection.execute(select(func.count()).where(*wanted)).scalar_one()
 
 
 def versions_of_open_requests(log: Engine, task: str, rule: LabelRule = ANY_LABEL) -> set[str]:

@@ -16,7 +16,7 @@ from sqlalchemy import JSON, ColumnElement, Connection, Text, cast, func, litera
 from perpetune.curation.text import normalised, shortened
 from perpetune.output_schema import InvalidOutput, OutputSchema
 from perpetune.params import Params
-from perpetune.prediction_log.tables import feedback, predictions
+from perpetune.prediction_log.tables import feedback
 
 MAX_CHARS = 4000  # the default of clean.max_output_chars
 _NAMED = 30  # labels that an error names
@@ -119,14 +119,6 @@ def is_score() -> ColumnElement[bool]:
 def _distinct_labels(connection: Connection, task: str) -> list[str]:
     labels = select(feedback.c.label).distinct().where(feedback.c.task == task, feedback.c.label.is_not(None))
     return list(connection.execute(labels).scalars())
-
-
-def from_labels(task: str) -> ColumnElement[bool]:
-    """The task of a prediction, in a form that makes SQLite look for the request of each label.
-
-    By the index of the tasks it would look for the labels of each request, and there are many more of those.
-    """
-    return func.coalesce(predictions.c.task, "") == task
 
 
 def _values(connection: Connection, texts: Iterable[str]) -> ColumnElement[str]:

@@ -50,7 +50,7 @@ class Outcome:
         return self.first_feedback is not None and self.asked is None and self.propensity is None
 
     def without_feedback(self) -> Outcome:
-        """The same request as if nobody had said anything of it."""
+        """The same request as if there were no feedback on it."""
         return replace(self, label=None, score=None, first_feedback=None, labelled=None)
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 
 MOST_SAVED = 1 / 12  # of a year's alarms: the budget of a month, which is also what it begins with
 PART = 30  # a test spends one part in so many of what is saved: with one test a day it spends as fast as it fills
+MOST_LEVEL = 0.05  # of a test, whatever is saved: with more it would find what is not there
 LEAST_LEVEL = 1 / 2000  # of a test: with less it waits, because it would find little
 _YEAR_SECONDS = 365 * 86_400
 
@@ -37,7 +38,12 @@ def refilled(budget: AlarmBudget, now: datetime, per_year: float) -> AlarmBudget
 def affordable(budget: AlarmBudget, per_year: float) -> float | None:
     """The level of a test now; None if the budget has to fill first."""
     level = budget.saved / PART
-    return level if level >= LEAST_LEVEL * min(per_year, 1.0) else None
+    return min(level, MOST_LEVEL) if level >= least_level(per_year) else None
+
+
+def least_level(per_year: float) -> float:
+    """The level below which a test waits."""
+    return LEAST_LEVEL * min(per_year, 1.0)
 
 
 def spent(budget: AlarmBudget, level: float) -> AlarmBudget:

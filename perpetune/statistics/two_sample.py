@@ -41,7 +41,7 @@ class TwoSampleTest:
 
 @dataclass(frozen=True)
 class NeighbourTest:
-    """`own`: the ratio of the new rows' nearest neighbours that are new themselves, and `by_chance` what it is if nothing changed.
+    """`own`: the ratio of the new rows' nearest neighbours that are new themselves; `by_chance`: what it is without a change.
 
     `p_value` is one-sided for "rows have more neighbours of their own sample than by chance", from `permutations`.
     """

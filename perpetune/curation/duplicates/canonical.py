@@ -31,7 +31,7 @@ def canonical(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """The text in plain form without what surely is a greeting, a signature or numbering."""
+    """The text in plain form without what is certainly a greeting, a signature or numbering."""
     return _bare_and_kept(text) if len(text) <= _SHORT else _bare(text)
 
 

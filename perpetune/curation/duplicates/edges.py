@@ -118,7 +118,7 @@ _LAST_CLAUSES = 5
 
 
 def core(text: str) -> str:
-    """The text without what surely is numbering, greeting and signature.
+    """The text without what is certainly numbering, greeting and signature.
 
     What would leave nothing is not taken away: "Hello!" and "Thanks" are texts of their own.
     """

@@ -31,7 +31,7 @@ class Readings:
 
     Rows that share one of `sure` are variants of each other; `main` is one of these. A row is nearly so if one of its
     `loose` is `sure` of another: it has a short clause more, at the beginning or the end. `words` are compared word by
-    word, `letters` passage by passage: each without what surely is no part of the text, and with it if there is any.
+    word, `letters` passage by passage: each without what is certainly no part of the text, and with it if there is any.
     """
 
     main: int
@@ -77,7 +77,7 @@ def _words(forms: Sequence[Sequence[str]]) -> tuple[Words, ...]:
 
 
 def _histories(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], ...]:
-    """The turns before the last one: without what surely is no part of them first; with it; one of them in each reading."""
+    """The turns before the last one: without what is certainly no part of them first; with it; one of them in each reading."""
     ways = [
         [bare(text) for _, text in turns],
         [plain(text) for _, text in turns],

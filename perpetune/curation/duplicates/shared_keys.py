@@ -14,7 +14,7 @@ Owned = tuple[NDArray[np.uint64], NDArray[np.int32]]
 
 
 def digest(key: object) -> int:
-    """64 bits for a key made of texts. Two keys with one digest only mean that their rows are compared in vain."""
+    """64 bits for a key made of texts. Two keys with one digest only mean that unlike rows are compared."""
     text = repr(key).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 

@@ -92,7 +92,7 @@ def validated(rows: StoredRecords[Example]) -> Iterator[StepResult]:
 
 
 def _share_an_id(rows: Iterable[Example]) -> list[bool]:
-    """Whether each row has its id in common with another. Ids with one hash are compared in vain."""
+    """Whether each row has its id in common with another. Ids that only have one hash are compared too."""
     hashes = array("q", (hash(row.id) for row in rows))
     seen: set[int] = set()
     repeated: set[int] = set()

@@ -22,10 +22,9 @@ def dollars(amount: float) -> str:
 
 
 def dollars_between(estimate: Estimate) -> str:
-    """As "$0.30 ($0.28 to $0.32)"; the value alone if the interval has no width."""
-    if estimate.low == estimate.high:
-        return dollars(estimate.value)
-    return f"{dollars(estimate.value)} ({dollars(estimate.low)} to {dollars(estimate.high)})"
+    """As "$0.30 ($0.28 to $0.32)"; the value alone if the interval has no width that shows."""
+    low, high = dollars(estimate.low), dollars(estimate.high)
+    return dollars(estimate.value) + ("" if low == high else f" ({low} to {high})")
 
 
 def requests_text(requests: float | None) -> str:
@@ -38,7 +37,7 @@ def requests_text(requests: float | None) -> str:
 
 def machine_sentence(machine: MachineUse) -> str:
     """What the costs of the own machine assume, and why."""
-    price, works = f"{dollars(machine.dollars_per_hour)} an hour", f"works {machine.utilisation:.2g} of the paid time"
+    price, works = f"{dollars(machine.dollars_per_hour)} an hour", f"works {machine.utilisation:.1%} of the paid time"
     if machine.source == "measured" and machine.requests_per_day and machine.days:
         return (
             f"The machine costs {price} and {works}: {machine.days:,.1f} days of the prediction log have "

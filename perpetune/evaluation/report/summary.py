@@ -8,6 +8,7 @@ from perpetune.evaluation.costs import Economics, times_as_much
 from perpetune.evaluation.economics.wording import dollars
 from perpetune.evaluation.systems import LINEAR, Kind, phrase
 from perpetune.params import PromoteParams
+from perpetune.policy.wording import significant
 from perpetune.statistics.estimate import Estimate
 from perpetune.statistics.paired import PairedComparison
 from perpetune.statistics.power import rows_to_tell
@@ -60,8 +61,8 @@ def cost_sentences(subject: str, costs: Mapping[str, float]) -> Iterator[str]:
     """What an answer of `subject` costs by `promote.costs`, beside the other systems; nothing if no costs are set."""
     others = [other for other in RIVALS if other in costs]
     if subject in costs:
-        beside = ", ".join(f"of {phrase(other)} {costs[other]:.3g}" for other in others)
-        yield f"Mistakes cost {costs[subject]:.3g} for each answer of {phrase(subject)} (promote.costs)" + (
+        beside = ", ".join(f"of {phrase(other)} {significant(costs[other])}" for other in others)
+        yield f"Mistakes cost {significant(costs[subject])} for each answer of {phrase(subject)} (promote.costs)" + (
             f", {beside}." if beside else "."
         )
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.policy.promotion import HoldoutUse
+from perpetune.policy.wording import significant
 from perpetune.records import to_json
 from perpetune.tracking.runs import Run, artifact, log_text, newest_tagged, tag
 from perpetune.workspace import Workspace
@@ -49,4 +50,4 @@ def count_verdict(run: Run, evaluations: Mapping[str, Evaluation], before: Uses)
         rows |= {row.id: rows.get(row.id, 0) + 1 for row in evaluation.rows}
     log_text(run, to_json(now), USES)
     used = uses_of(evaluations, now)
-    tag(run, {TAG: ", ".join(f"{holdout} {use.verdicts:.2g}" for holdout, use in used.items())})
+    tag(run, {TAG: ", ".join(f"{holdout} {significant(use.verdicts, 2)}" for holdout, use in used.items())})

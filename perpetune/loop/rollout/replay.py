@@ -31,8 +31,8 @@ def replay(gateway: GatewayClient, version: str, labelled: Sequence[Prediction],
     """Ask a loaded version the newest labelled inputs and compare it with the champion, row by row.
 
     A request that it fails on scores 0. Requests of one user or session, and equal inputs, are one observation, and labels
-    that were drawn for doubt count with their weight. Raises NoGateway, or PerpetuneError if nothing is labelled or the gateway cannot
-    ask the version.
+    that were drawn for doubt count with their weight. Raises NoGateway, or PerpetuneError if nothing is labelled or the
+    gateway cannot ask the version.
     """
     rows = [row for row in labelled if row.label is not None][-MOST_ROWS:]
     if not rows:

@@ -14,7 +14,7 @@ from perpetune.loop.rollout.replay import replay
 from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.loop.watch.decay_check import DecayCheck, LabelledRows, check_decay
-from perpetune.loop.watch.drift_check import check_drift
+from perpetune.loop.watch.drift_check import check_drift, drift_state
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot
 from perpetune.loop.watch.reference import (
@@ -27,7 +27,6 @@ from perpetune.loop.watch.reference import (
 from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text
 from perpetune.monitoring.drift_state import DRIFT, DriftState
-from perpetune.monitoring.drift_state import from_text as drift_state_of
 from perpetune.monitoring.drift_state import to_text as drift_text
 from perpetune.monitoring.estimated_accuracy import ScoredRow, estimate_score
 from perpetune.monitoring.independent import independent
@@ -139,8 +138,8 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         scoring_of(task.kind, task.output_schema).score,
     )
     report = folder / REPORT
-    drift_before = drift_state_of(champion.tags.get(DRIFT))
-    drift, drift_state = check_drift(workspace, champion, window, drift_before, report, datetime.now(UTC))
+    drift_before = drift_state(champion)
+    drift, drift_after = check_drift(workspace, champion, window, drift_before, report, datetime.now(UTC))
     log_file(run, report)
     report.unlink()  # MLflow has it, 1.6 MB an hour
     decay_check = check_decay(traffic.labelled, window, reference, before, params)
@@ -180,8 +179,8 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     log_metrics(run, _metrics(evidence, len(traffic.recent)))
     is_early = decision.outcome == "ask for labels" and evidence.decay is not None and evidence.decay.is_early
     _save_detector(run, champion, decay_check, asked=is_early)
-    if drift_state != drift_before:
-        _save_drift(run, champion, drift_state)
+    if drift_after != drift_before:
+        _save_drift(run, champion, drift_after)
     urgent = params.urgent_labels if is_early else 0
     asked = ask_for_labels(workspace, champion, window, urgent=urgent) if decision.outcome == "ask for labels" else 0
     asked += draw_standing_lot(workspace, champion)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from perpetune.model.weights import must_be_fetched, resolve, weights_digest
 from perpetune.monitoring.drift import NEWEST, Span, draw_report, drift_report
-from perpetune.monitoring.drift_state import DriftState, after_test, level_of_test
+from perpetune.monitoring.drift_state import DRIFT, DriftState, after_test, from_text, inherited, level_of_test
 from perpetune.monitoring.input_drift import MOST_ROWS, InputRow, input_row
 from perpetune.monitoring.window import Window
 from perpetune.policy.retraining import DriftEvidence
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.embeddings import EmbeddedRequest, embedded_requests, rounded
 from perpetune.quality.features import features_of
+from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
@@ -30,14 +31,22 @@ def check_drift(
     """Test the window's traffic if it is time, and write the report; else repeat what the last test found."""
     params = workspace.params.watch
     level = level_of_test(before, now, params.drift_alarms_per_year, _new_rows(window, before), params.min_rows)
-    if level is None and before.last is not None:
+    if level is None:
+        assert before.last is not None, "the first test waits for nothing"
         draw_report(window, params, html, before.last)
         return before.last, before
     spans = _spans(workspace, champion, window, now)
     with_texts = workspace.params.log.retention_days is None  # a report stays when requests are deleted
-    level = level or 0.0
     found = drift_report(window, params, html, spans=spans, level=level, now=now, with_texts=with_texts)
     return found, after_test(before, now, params.drift_alarms_per_year, level, found)
+
+
+def drift_state(champion: Version) -> DriftState:
+    """What the tests of the champion have kept; before its first, the budget that the versions before it have left."""
+    if DRIFT in champion.tags:
+        return from_text(champion.tags[DRIFT])
+    others = (version.tags.get(DRIFT) for version in registry.versions(champion.task))
+    return inherited(from_text(text) for text in others if text is not None)
 
 
 def _new_rows(window: Window, before: DriftState) -> int:

@@ -18,7 +18,8 @@ class Refreshes:
     """Earlier refreshes. `minutes_since` the last one ended; None if there was none within the longest cooldown.
 
     `failures` counts those triggered by decay since the champion was made; `device_hours` is the sum of the last 30
-    days. `labels_of_change` is that of `perpetune.policy.retraining`. `labels` is the number of production labels at the last refresh that succeeded; None if there is none.
+    days. `labels_of_change` is that of `perpetune.policy.retraining`. `labels` is the number of production labels at the
+    last refresh that succeeded; None if there is none.
     """
 
     minutes_since: float | None

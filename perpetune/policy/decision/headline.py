@@ -165,6 +165,11 @@ def _retraining(decision: Decision) -> Iterator[str | None]:
         return
     decay, estimate = part(evidence, "decay"), part(evidence, "estimate")
     alarm = _alarms(decay)
+    if _learns_again(decision):
+        since, known = text(evidence, "labels_since_refresh"), text(evidence, "labels_of_change")
+        yield f"{since} labels since the last refresh, which had {known} of the change"
+        yield from _decay(decay, text(evidence, "metric") or "", told_evidence=False)
+        return
     if decision.outcome == "collect more labels" and not alarm:
         yield _no_labels(evidence)
         return
@@ -176,6 +181,26 @@ def _retraining(decision: Decision) -> Iterator[str | None]:
         yield from _decay(decay, text(evidence, "metric") or "", told_evidence=not _waits(decision))
         yield _unasked(evidence)
     yield _waits(decision)
+
+
+def finds_decay(decision: Decision) -> bool:
+    """Whether a check found that the champion answers worse: by labels or, with few of them, by an estimate.
+
+    A first tuned version, a second refresh for the same change and a shift of the mix are no such findings.
+    """
+    if decision.outcome in ("keep", "mix shift", "ask for labels"):
+        return False
+    found = decision.evidence
+    return _alarms(part(found, "decay")) or (decision.outcome == "retrain" and _is_by_estimate(decision))
+
+
+def _is_by_estimate(decision: Decision) -> bool:
+    return bool(part(decision.evidence, "estimate")) and not _learns_again(decision)
+
+
+def _learns_again(decision: Decision) -> bool:
+    """Whether a refresh for decay is followed by another, because the labels of the change have doubled."""
+    return decision.outcome == "retrain" and decision.reason.startswith("The last refresh was for decay")
 
 
 def _is_early(decay: Evidence) -> bool:

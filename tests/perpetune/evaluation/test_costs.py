@@ -179,7 +179,7 @@ def test_sentences_say_cost_refresh_and_days(params: EvaluateParams) -> None:
         "which serves otherwise (n = 8).",
         "The refresh cost $1.80: 0.5 device hours at $3.60 and 1 label at $0.",
         "Against the base model with examples ($0.300 per 1,000 requests) it pays for itself after 9,000 requests "
-        "(9,000 to 9,000, n = 8): about 90 days at 3,000 requests a month.",
+        "(n = 8): about 90 days at 3,000 requests a month.",
         "The machine costs $3.60 an hour and is taken as busy all the time, because the prediction log holds less than a "
         "day of requests; economics.utilisation says otherwise.",
     ]

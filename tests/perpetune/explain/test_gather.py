@@ -80,6 +80,7 @@ def test_terminal_json_and_page_tell_the_same(report: VersionReport, tmp_path: P
     for said in ("the champion scores 20 points less", report.data.version, "perpetune reproduce 2"):
         assert said in page and said in text and said in plain
     assert report.outcome == as_dict(report)["outcome"]
+    assert "<code>perpetune ingest FILE</code>" in page and "&lt;code&gt;" not in page
     assert "<svg" in page and "src=" not in page and "<link" not in page
 
 

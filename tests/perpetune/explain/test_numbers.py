@@ -58,3 +58,13 @@ def test_evidence_of_any_shape_is_complete(evidence: dict[str, Any]) -> None:
         }
 
     assert len(numbers_of(evidence).facts) == len(leaves(evidence))
+
+
+def test_facts_are_plain_text() -> None:
+    costs = {"large": {"dollars_per_1000": 9.012e-06, "score": 0.5}, "own": {"dollars_per_1000": 12_345.6}}
+    uses = {"frozen": {"verdicts": 0.5, "rows": 16, "fresh": 8}}
+    facts = numbers_of(evidence(pooled={"labels a and b": ["label a", "label b"]}, answer_costs=costs, uses=uses)).facts
+    assert facts["tested together: labels a and b"] == "label a, label b"
+    assert facts["answers, large: dollars per 1000"] == "0.000009012"
+    assert facts["answers, own: dollars per 1000"] == "12,350"
+    assert facts["decided before, frozen holdout: verdicts"] == "0.5"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from perpetune.explain.month_costs import MonthCosts
+from perpetune.explain.month_costs import MonthCosts, month_costs
 from perpetune.explain.status import Status, VersionLine, without_temporary
 from perpetune.explain.status_screen import show_status
 from perpetune.params import load_params
@@ -110,6 +110,17 @@ def test_what_could_not_be_read_is_said() -> None:
     lines = screen(replace(NEW, serving="3", unknown=("MLflow: the MLflow server does not answer",))).splitlines()
     assert lines[1] == "not read    MLflow: the MLflow server does not answer"
     assert lines[2:4] == ["champion    not known; the gateway serves version 3", "last check  not known"]
+
+
+def test_what_was_not_read_is_not_said_to_be_none_or_free() -> None:
+    costs = month_costs(load_params(ROOT / "params.yaml"), NOW, None, 12.0)
+    assert costs.serving_hours is None and costs.line().startswith("at least $")
+    unread = replace(NEW, time=NOW, unknown=("MLflow: down", "log: the database does not answer"), costs=costs)
+    lines = screen(unread).splitlines()
+    for name in ("champion", "last check", "alarms", "labels", "log"):
+        assert f"{name:<11} not known" in lines
+    assert next(line for line in lines if line.startswith("costs")).endswith("serving not known")
+    assert "there may be others, of what was not read" in screen(replace(unread, alarms=("one",)))
 
 
 def test_a_server_that_ends_with_the_command_is_not_shown() -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from perpetune.params import load_params
 from perpetune.policy.promotion import (
     Anchor,
-    CostEvidence,
     HoldoutUse,
     Limit,
+    MistakeCostEvidence,
     PairedEvidence,
     PromotionEvidence,
     Recall,
@@ -480,6 +480,7 @@ def test_without_a_difference_the_anchor_is_kept() -> None:
         (HoldoutUse(0.0, 1200, 1200), "all 1,200 rows are new"),
         (HoldoutUse(1.0, 50, 0), "50 rows, on average in 1 earlier verdict; 0 are new"),
         (HoldoutUse(2.345, 500, 40), "500 rows, on average in 2.3 earlier verdicts; 40 are new"),
+        (HoldoutUse(104.3, 500, 40), "500 rows, on average in 100 earlier verdicts; 40 are new"),
     ],
 )
 def test_the_use_of_a_holdout_in_words(use: HoldoutUse, said: str) -> None:
@@ -490,9 +491,9 @@ def test_with_costs_a_loss_may_at_most_double_the_cost() -> None:
     """The champion's mistakes cost 0.4% of the largest cost, and the margin of three points would allow eight times that."""
     equal = PairedEvidence(0.0, Interval(-0.002, 0.002), 0.5, 2000, 0.001, other=0.996)
     good = PairedEvidence(0.003, Interval(0.001, 0.005), 0.001, 2000, 0.001, other=0.996)
-    evidence = PromotionEvidence(equal, good, "champion", costs=CostEvidence(0.2, 0.2, 50.0))
+    evidence = PromotionEvidence(equal, good, "champion", mistake_costs=MistakeCostEvidence(0.2, 0.2, 50.0))
     assert rules_for_costs(evidence, GATE).margin == pytest.approx(0.004)
     assert should_promote(evidence, GATE).outcome == "promote"
     worse = replace(equal, difference=-0.006, interval=Interval(-0.008, -0.0045))
     assert should_promote(replace(evidence, frozen=worse), GATE).outcome == "reject"
-    assert should_promote(replace(evidence, frozen=worse, costs=None), GATE).outcome == "promote"
+    assert should_promote(replace(evidence, frozen=worse, mistake_costs=None), GATE).outcome == "promote"

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy
-from sqlalchemy import event, insert
+from sqlalchemy import insert
 
 from perpetune.prediction_log.label_counts import label_counts
 from perpetune.prediction_log.label_requests import count_open
@@ -52,19 +52,3 @@ def test_it_counts_as_the_queries_of_checks_do(asked: sqlalchemy.Engine, predict
 def test_a_task_without_requests(asked: sqlalchemy.Engine, prediction: Make) -> None:
     found = log_summary(asked, "nothing", prediction(0).time, RULE)
     assert (found.predictions, found.labelled, found.newest, found.first) == (0, 0, None, None)
-
-
-def test_labels_are_not_looked_for_request_by_request(asked: sqlalchemy.Engine, prediction: Make) -> None:
-    """In SQLite, the requests that are read by task are only counted, in the index."""
-    asked_of = []
-    event.listen(asked, "before_cursor_execute", lambda *given: asked_of.append((given[2], given[3])))
-    log_summary(asked, "reviews", prediction(0).time, RULE)
-    with asked.connect() as connection:
-        plans = [
-            [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-            for statement, parameters in list(asked_of)
-            if statement.startswith("SELECT")
-        ]
-    by_task = [step for plan in plans for step in plan if "predictions_task_time" in step]
-    assert by_task and all("COVERING INDEX" in step for step in by_task)
-    assert not [step for plan in plans for step in plan if step.startswith("SCAN predictions")]

@@ -38,3 +38,8 @@ def test_a_rare_test_has_a_higher_level_than_a_frequent_one() -> None:
 def test_clocks_that_go_back_neither_fill_nor_empty_it() -> None:
     before = AlarmBudget(0.01, START)
     assert refilled(before, START - timedelta(days=3), 1.0) == before
+
+
+def test_no_test_is_at_a_level_at_which_chance_alone_alarms() -> None:
+    """One alarm a day is allowed: a part of what is saved is then more than 1, which every window would pass."""
+    assert max(levels(timedelta(days=1), 30, 365.0)) <= 0.05

@@ -1,4 +1,4 @@
-"""The audit log, which the database itself lets nobody change: entries are appended and never updated or deleted."""
+"""The audit log, which the database itself keeps from changes: entries are appended and never updated or deleted."""
 
 import sqlalchemy as sa
 from alembic import op

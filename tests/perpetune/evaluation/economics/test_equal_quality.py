@@ -119,7 +119,7 @@ def test_a_less_accurate_challenger_is_called_so(params: EvaluateParams) -> None
 
 
 def test_the_sentence_says_whence_the_utilisation_is() -> None:
-    assert "works 0.05 of the paid time: 12.5 days of the prediction log have 24,000 requests a day" in (
+    assert "works 5.0% of the paid time: 12.5 days of the prediction log have 24,000 requests a day" in (
         machine_sentence(DAY)
     )
     assert "(economics.utilisation)" in machine_sentence(MachineUse(0.3, 1.0, "setting"))

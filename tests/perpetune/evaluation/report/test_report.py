@@ -145,3 +145,17 @@ def test_the_page_says_what_the_refresh_is_worth(
     page = path.read_text(encoding="utf-8")
     assert "Costs and savings of the refresh" in page
     assert "it pays for itself after 9,000 requests" in page
+
+
+def test_costs_that_are_all_the_same_have_no_interval(
+    tmp_path: Path, examples: Examples, say: Say, params: EvaluateParams
+) -> None:
+    rows = examples([("lovely", "good"), ("awful", "bad")] * 10)
+    found = evaluate(rows, {"challenger": [say(row.output) for row in rows]}, rows, "classification", params)
+    usage = {name: Usage((0.1,) * 20, (60,) * 20, (2,) * 20, (1.0,) * 20) for name in ("challenger", "base")}
+    worth = refresh_economics(usage, RefreshCost(1.0, 0), EconomicsParams(), params, None)
+    path = tmp_path / "report.html"
+    write_report(path, {"frozen": found}, task="reviews", version="version 3", worth=worth)
+    costs = path.read_text(encoding="utf-8").partition("Costs and savings")[2]
+    assert "Cost beside accuracy" in costs
+    assert not re.search(r"(\$[\d.]+|never) to \1<", costs)

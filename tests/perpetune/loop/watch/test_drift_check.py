@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import sqlalchemy
 
-from perpetune.loop.watch.drift_check import check_drift
+from perpetune.loop.watch.drift_check import check_drift, drift_state
 from perpetune.model.weights import must_be_fetched, resolve, weights_digest
-from perpetune.monitoring.drift_state import DriftState, from_text, to_text
+from perpetune.monitoring.drift_state import DRIFT, DriftState, from_text, level_of_test, to_text
 from perpetune.monitoring.input_drift import BOTH, TEST
 from perpetune.monitoring.window import Window
 from perpetune.params import EvaluateParams
+from perpetune.policy.retraining import DriftEvidence
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.embeddings import store_embeddings
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Prediction
-from perpetune.statistics.alarm_budget import MOST_SAVED, PART
+from perpetune.statistics.alarm_budget import LEAST_LEVEL, MOST_SAVED, PART, AlarmBudget
 from perpetune.tracking.registry import Version
 
 pytestmark = pytest.mark.slow
@@ -70,6 +71,21 @@ def test_a_check_repeats_the_last_result_until_there_is_something_new(
     later = NOW + timedelta(hours=2)
     quiet, _ = check_drift(workspace, version, window(prediction, OLD, 120, later), kept, page, later)
     assert not quiet.inputs_drifted and quiet.tested == later
+
+
+def test_a_new_champion_inherits_the_budget_and_no_result(releases: Callable[..., Any]) -> None:
+    """Else every promotion would bring the budget of another month."""
+    from perpetune.tracking import registry
+
+    opened = releases()
+    old, new = opened.make(), opened.make()
+    left = AlarmBudget(0.01, NOW)
+    found = DriftEvidence(True, 100, 600, 0.0, True, False, {}, tested=NOW)
+    registry.tag_version(opened.task, old, {DRIFT: to_text(DriftState(left, found))})
+    state = drift_state(registry.get(opened.task, new))
+    assert state == DriftState(budget=left)
+    assert level_of_test(state, NOW, 1.0, 0, 100) == pytest.approx(LEAST_LEVEL), "the first test does not wait"
+    assert drift_state(registry.get(opened.task, old)).last == found
 
 
 def test_too_few_requests_cost_nothing(

@@ -16,7 +16,7 @@ import pytest
 from perpetune.params import load_params
 from perpetune.policy.approval import ApprovalEvidence, approved
 from perpetune.policy.choice import choose
-from perpetune.policy.decision.headline import headline
+from perpetune.policy.decision.headline import finds_decay, headline
 from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision, Evidence, Ids, record
 from perpetune.policy.estimated_accuracy import EstimatedFall
@@ -129,6 +129,39 @@ def test_a_check(changes: dict[str, Any], line: str) -> None:
     if changes.get("decay") is DECAYED:
         changed["decay"] = replace(DECAYED, labels_since_fall=500)
     assert headline(checked(**changed)) == line
+
+
+AGAIN = {"labels_of_change": 200, "labels_since_refresh": 240, "estimate": FALL}
+
+
+def test_a_second_refresh_for_one_change_is_not_said_to_be_by_an_estimate() -> None:
+    line = headline(checked(**AGAIN))
+    assert (
+        line
+        == "retrain: 240 labels since the last refresh, which had 200 of the change, 87.0% right (79 to 92, n=100), threshold 81.4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, False),
+        ({"decay": DECAYED}, True),
+        ({"decay": DECAYED, "alarms_in_a_row": 1}, True),
+        ({"decay": DECAYED, "labels_since_refresh": 60}, True),
+        ({"decay": MIXED}, False),
+        ({"decay": EARLY, "askable": 90}, False),
+        ({"labelled": 0}, False),
+        (AGAIN, False),
+    ],
+)  # fmt: skip
+def test_what_a_check_calls_decay(changes: dict[str, Any], found: bool) -> None:
+    assert finds_decay(checked(**changes)) is found
+
+
+def test_enough_labels_for_a_first_version_are_no_decay() -> None:
+    evidence = FirstRefreshEvidence(230, 0, None, 0, 0.0)
+    assert not finds_decay(decided(should_tune_first_version(evidence, WATCH, REFRESH), evidence))
 
 
 @pytest.mark.parametrize(
