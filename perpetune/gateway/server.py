@@ -26,6 +26,7 @@ from perpetune.engines.engine_by_system import EngineBySystem
 from perpetune.engines.linear_engine import LinearEngine
 from perpetune.engines.remote_engine import RemoteEngine
 from perpetune.engines.replicated_engine import ReplicatedEngine
+from perpetune.engines.tls import remote_tls, vllm_tls
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.app import create_app
 from perpetune.gateway.middleware.draining import drain
@@ -121,7 +122,7 @@ def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase
         "tuned": engine,
         "prompted": engine,
         "linear": LinearEngine(settings.assets),
-        "remote": RemoteEngine(settings.remote_api_key),
+        "remote": RemoteEngine(settings.remote_api_key, remote_tls(settings)),
     }
     return EngineBySystem(engines), base
 
@@ -139,8 +140,9 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
         load = cache(lambda: _chat_tokenizer(params, settings))
         # The weights of a vLLM server and its --max-model-len may not be known on this machine.
         base = ServedBase(digest="unknown", tokens=_counting(load, params), context=sys.maxsize)
+        tls = vllm_tls(settings)
         replicas = [
-            VllmEngine(url, params.base, params.serve, load, settings.vllm_api_key) for url in settings.vllm_urls
+            VllmEngine(url, params.base, params.serve, load, settings.vllm_api_key, tls) for url in settings.vllm_urls
         ]
         return replicas[0] if len(replicas) == 1 else ReplicatedEngine(replicas), base
     # Late, because these import torch.
