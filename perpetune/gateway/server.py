@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perpetune.engines.engine import Engine
 from perpetune.engines.engine_by_system import EngineBySystem
@@ -28,9 +29,11 @@ from perpetune.engines.remote_engine import RemoteEngine
 from perpetune.engines.replicated_engine import ReplicatedEngine
 from perpetune.engines.tls import remote_tls, vllm_tls
 from perpetune.errors import PerpetuneError
+from perpetune.gateway.api.approval_routes import Approvals, Waiting
 from perpetune.gateway.app import create_app
 from perpetune.gateway.middleware.draining import drain
 from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
+from perpetune.gateway.middleware.peer import PeerMiddleware
 from perpetune.gateway.recording.embedder import Embedder, encoder_loader
 from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.generation.prompt_format import prompt_format
@@ -99,6 +102,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             labels=policy_of(params),
             workspace_id=settings.workspace_id,
             embedder=_embedder(params, settings, log),
+            approvals=_approvals(workspace),
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
         log.dispose()
@@ -110,6 +114,24 @@ def _embedder(params: Params, settings: Settings, log: sqlalchemy.Engine) -> Emb
         return None
     load = encoder_loader(params.evaluate.encoder, settings.assets)
     return Embedder(log, params.task.name, params.log.embeddings_per_hour, load)
+
+
+def _approvals(workspace: Workspace) -> Approvals:
+    """Approvals in MLflow's tags, whose answers resume a run of Prefect."""
+    # Late, because it imports MLflow.
+    from perpetune.loop.approve import ApprovalResponse, answer_approval, pending_approvals
+
+    def waiting() -> list[Waiting]:
+        return [
+            Waiting(version=each.version, until=each.until, flow_run=each.flow_run)
+            for each in pending_approvals(workspace)
+            if not each.approved
+        ]
+
+    def answer(version: str, approve: bool, by: str, comment: str) -> str:
+        return answer_approval(workspace, version, ApprovalResponse(approve, by, comment)).id
+
+    return Approvals(waiting, answer)
 
 
 def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:
@@ -197,7 +219,8 @@ def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uv
     # uvicorn's own default is whatever runs on this machine, so that a client could name any address through a proxy.
     proxies = list(params.trusted_proxies) or os.environ.get("FORWARDED_ALLOW_IPS", "")
     return uvicorn.Config(
-        app,
+        # In here, and not by uvicorn, so that it stays known whose connection it is.
+        PeerMiddleware(ProxyHeadersMiddleware(app, trusted_hosts=proxies) if proxies else app),
         loop="uvloop",
         http=HeadLimitProtocol,
         ws="none",
@@ -205,8 +228,7 @@ def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uv
         log_level="warning",
         timeout_keep_alive=params.keep_alive_seconds,
         timeout_graceful_shutdown=int(grace_seconds),
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
+        proxy_headers=False,
     )
 
 
