@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy
 import uvicorn
@@ -218,9 +218,10 @@ def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uv
     """How uvicorn serves the app: its protocol, timeouts, and the proxies that it believes."""
     # uvicorn's own default is whatever runs on this machine, so that a client could name any address through a proxy.
     proxies = list(params.trusted_proxies) or os.environ.get("FORWARDED_ALLOW_IPS", "")
+    # In here, and not by uvicorn, so that it stays known whose connection it is. uvicorn's types of ASGI are its own.
+    inner: Any = ProxyHeadersMiddleware(cast(Any, app), trusted_hosts=proxies) if proxies else app
     return uvicorn.Config(
-        # In here, and not by uvicorn, so that it stays known whose connection it is.
-        PeerMiddleware(ProxyHeadersMiddleware(app, trusted_hosts=proxies) if proxies else app),
+        PeerMiddleware(inner),
         loop="uvloop",
         http=HeadLimitProtocol,
         ws="none",
