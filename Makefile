@@ -8,7 +8,7 @@ COMPILE := -m compileall -qq -j 0
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test test-fast test-slow coverage check audit docs bench lock vllm clients label-studio test-s3
+.PHONY: setup demo up test test-fast test-slow coverage check audit sbom docs bench lock vllm clients label-studio test-s3
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -113,6 +113,12 @@ audit:
 	test -x .venv-audit/bin/pip-audit || ($(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit)
 	.venv-audit/bin/pip-audit --disable-pip --require-hashes -r mlflow/requirements.lock
 	.venv-audit/bin/pip-audit --disable-pip --require-hashes -r deploy/requirements.hashes
+
+# What the images hold, as CycloneDX, in build/sbom.
+sbom:
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom==7.5.0"
+	sh deploy/sbom.sh build/sbom
 
 docs: .venv/ready
 	$(SITE)

@@ -73,8 +73,27 @@ class Settings(BaseSettings):
     vllm_api_key: SecretStr | None = Field(
         default=None, description="The key that the vLLM server asks for (`--api-key`)."
     )
+    vllm_ca: Path | None = Field(
+        default=None,
+        description="A PEM file of the CA that signed the certificate of the vLLM server (https://); unset, the system's CAs are trusted.",
+    )
+    vllm_client_certificate: Path | None = Field(
+        default=None, description="The certificate (PEM) that we show to vLLM, which may ask for one (mutual TLS)."
+    )
+    vllm_client_key: Path | None = Field(
+        default=None, description="The certificate's private key (PEM, unencrypted), if it is not in the same file."
+    )
     remote_api_key: SecretStr | None = Field(
         default=None, description="The key that the server of `serve.initial_model` asks for."
+    )
+    remote_ca: Path | None = Field(
+        default=None, description="As `PERPETUNE_VLLM_CA`, of remote models and of the models of labelling rules."
+    )
+    remote_client_certificate: Path | None = Field(
+        default=None, description="As `PERPETUNE_VLLM_CLIENT_CERTIFICATE`, of the same models."
+    )
+    remote_client_key: Path | None = Field(
+        default=None, description="As `PERPETUNE_VLLM_CLIENT_KEY`, of the same models."
     )
     label_studio_url: str | None = Field(
         default=None,

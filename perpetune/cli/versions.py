@@ -133,13 +133,12 @@ def approve(
 ) -> None:
     """Approve the promotion of a version that waits for a person, or refuse it; the worker carries it out."""
     from perpetune.explain.status import decisions_of
-    from perpetune.loop.approve import require_waiting
+    from perpetune.loop.approve import ApprovalResponse, answer_approval
     from perpetune.runtime.prefect_api import Prefect
 
     with for_people(), services(worker=True) as workspace:
-        waiting = require_waiting(workspace, version)
+        run = answer_approval(workspace, version, ApprovalResponse(not refuse, by, comment))
         prefect = Prefect(str(workspace.settings.prefect_api_url))
-        run = prefect.resume(str(waiting.flow_run), {"approve": not refuse, "who": by, "comment": comment})
         errors.print(f"{run.name}: {run.url}", markup=False, soft_wrap=True)
         ended = prefect.follow(run, lambda line: errors.print(f"  {line}", markup=False, soft_wrap=True))
         if fault := ended.fault():

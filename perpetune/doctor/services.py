@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from perpetune.doctor.finding import Finding, fault_of
+from perpetune.engines.tls import Tls, vllm_tls
 from perpetune.errors import PerpetuneError
 from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.alerts import alert_prefix
@@ -17,6 +18,7 @@ from perpetune.runtime.ports import VLLM_PORT
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import is_free
 from perpetune.runtime.stack import Ports
+from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
 _SECONDS = 5.0
@@ -129,30 +131,39 @@ def vllm(workspace: Workspace) -> list[Finding]:
     settings = workspace.settings
     if workspace.params.serve.engine != "vllm":
         return []
-    if settings.vllm_url is None:
+    if not settings.vllm_urls:
         return [_not_running("vLLM")]
-    url = settings.vllm_url.rstrip("/")
+    try:
+        tls = vllm_tls(settings)
+    except PerpetuneError as error:
+        return [fault_of("vLLM", error)]
+    return [_replica(url.rstrip("/"), settings, tls) for url in settings.vllm_urls]
+
+
+def _replica(url: str, settings: Settings, tls: Tls) -> Finding:
     key = settings.vllm_api_key.get_secret_value() if settings.vllm_api_key else ""
-    models = _get(f"{url}/v1/models", {"authorization": f"Bearer {key}"} if key else {})
+    models = _get(f"{url}/v1/models", {"authorization": f"Bearer {key}"} if key else {}, tls)
     if isinstance(models, str):
-        return [Finding("vLLM", "fault", f"{url} {models}", "start it, or correct PERPETUNE_VLLM_URL")]
+        return Finding("vLLM", "fault", f"{url} {models}", "start it, or correct the settings PERPETUNE_VLLM_...")
     if models.status_code in (401, 403):
-        return [Finding("vLLM", "fault", f"{url} refuses our key", "set PERPETUNE_VLLM_API_KEY to its --api-key")]
-    routes = _get(f"{url}/openapi.json", {})
+        return Finding("vLLM", "fault", f"{url} refuses our key", "set PERPETUNE_VLLM_API_KEY to its --api-key")
+    routes = _get(f"{url}/openapi.json", {}, tls)
     paths = {} if isinstance(routes, str) else _object(routes).get("paths")
     if not isinstance(paths, Mapping) or _LORA_ROUTE not in paths:
         do = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True: see docs/guides/vllm.md"
-        return [Finding("vLLM", "fault", f"{url} cannot load adapters while it runs", do)]
-    return [_answered("vLLM", url, models)]
+        return Finding("vLLM", "fault", f"{url} cannot load adapters while it runs", do)
+    return _answered("vLLM", url, models)
 
 
-def _get(url: str, headers: Mapping[str, str]) -> httpx.Response | str:
+def _get(url: str, headers: Mapping[str, str], tls: Tls | None = None) -> httpx.Response | str:
     """The answer, or why there is none, as the end of a sentence."""
     try:
-        with httpx.Client(timeout=_SECONDS, trust_env=not is_on_this_machine(url)) as client:
+        verify = tls.context if tls else True
+        with httpx.Client(timeout=_SECONDS, trust_env=not is_on_this_machine(url), verify=verify) as client:
             return client.get(url, headers=dict(headers))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return f"does not answer ({type(error).__name__})"
+        why = tls.explain(error) if tls and url.startswith("https://") else None
+        return f"does not answer: {why}" if why else f"does not answer ({type(error).__name__})"
 
 
 def _answered(subject: str, url: str, answer: httpx.Response) -> Finding:

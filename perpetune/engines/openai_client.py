@@ -12,6 +12,7 @@ from opentelemetry import propagate, trace
 from pydantic import SecretStr
 
 from perpetune.engines.engine import EngineDown
+from perpetune.engines.tls import Tls, TlsFiles
 
 _CONNECT_SECONDS = 5.0
 # Servers close idle connections, vLLM after 5 s. We close them earlier, so that none is closed during a request.
@@ -40,11 +41,15 @@ class RequestRejected(Exception):
 
 
 class ModelClient:
-    """A client of one server, named `name` in messages. Calls raise EngineDown (no answer, 5xx) and RequestRejected."""
+    """A client of one server, named `name` in messages. Calls raise EngineDown (no answer, 5xx) and RequestRejected.
 
-    def __init__(self, url: str, api_key: SecretStr | None, name: str) -> None:
+    `tls` is of addresses that begin with https://; without one the system's CAs are trusted.
+    """
+
+    def __init__(self, url: str, api_key: SecretStr | None, name: str, tls: Tls | None = None) -> None:
         self._url = url.rstrip("/")
         self._name = name
+        self._tls = tls or Tls(TlsFiles("PERPETUNE_REMOTE"))
         key = api_key.get_secret_value().strip() if api_key else ""
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._open_session: aiohttp.ClientSession | None = None
@@ -87,20 +92,22 @@ class ModelClient:
                     raise self._error_from(response.status, _error(await response.read()))
                 yield response
         except aiohttp.ClientError as fault:
-            raise EngineDown(f"{self._name} does not answer: {fault}") from fault
+            why = self._tls.explain(fault) if self._url.startswith("https://") else None
+            raise EngineDown(f"{self._name} does not answer: {why or fault}") from fault
 
     async def _send(self, path: str, data: bytes | None) -> aiohttp.ClientResponse:
         headers = dict(self._headers)
         if trace.get_current_span().get_span_context().is_valid:
             propagate.inject(headers)
         method = "GET" if data is None else "POST"
+        context = self._tls.context
         try:
-            return await self._session.request(method, self._url + path, data=data, headers=headers)
+            return await self._session.request(method, self._url + path, data=data, headers=headers, ssl=context)
         except aiohttp.ClientConnectorError:
             raise
         except aiohttp.ClientConnectionError:
             # The server closed a kept-alive connection before answering: send again.
-            return await self._session.request(method, self._url + path, data=data, headers=headers)
+            return await self._session.request(method, self._url + path, data=data, headers=headers, ssl=context)
 
     def _error_from(self, status: int, error: dict[str, Any]) -> Exception:
         message = str(error.get("message"))

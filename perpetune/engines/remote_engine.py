@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Unsupported, require_supported
 from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
 from perpetune.engines.openai_client import ModelClient, RequestRejected
+from perpetune.engines.tls import Tls
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
@@ -43,8 +44,9 @@ class _Served:
 class RemoteEngine:
     """An `Engine` over models behind OpenAI's chat API."""
 
-    def __init__(self, api_key: SecretStr | None = None) -> None:
+    def __init__(self, api_key: SecretStr | None = None, tls: Tls | None = None) -> None:
         self._api_key = api_key
+        self._tls = tls
         self._served: dict[str, _Served] = {}
 
     async def load(self, release: Release) -> None:
@@ -52,7 +54,7 @@ class RemoteEngine:
         remote = release.remote
         if remote is None:
             raise PerpetuneError(f"version {release.version} has no remote model (release.remote is missing)")
-        client = ModelClient(remote.url, self._api_key, f"{remote.model} at {remote.url}")
+        client = ModelClient(remote.url, self._api_key, f"{remote.model} at {remote.url}", self._tls)
         self._served[release.version] = _Served(release, client, remote.model, set())
 
     async def unload(self, version: str) -> None:
@@ -79,7 +81,11 @@ class RemoteEngine:
 
 
 def remote_answers(
-    release: Release, conversations: Sequence[Sequence[Message]], max_tokens: int, api_key: SecretStr | None
+    release: Release,
+    conversations: Sequence[Sequence[Message]],
+    max_tokens: int,
+    api_key: SecretStr | None,
+    tls: Tls | None = None,
 ) -> list[Answer]:
     """Greedy answers to conversations that begin with the instruction, requested concurrently.
 
@@ -87,7 +93,7 @@ def remote_answers(
     """
 
     async def run() -> list[Answer]:
-        engine, turn = RemoteEngine(api_key), asyncio.Semaphore(MAX_CONCURRENT)
+        engine, turn = RemoteEngine(api_key, tls), asyncio.Semaphore(MAX_CONCURRENT)
         generation = GenerationConfig(max_tokens, json_schema=release.json_schema)
 
         async def one(messages: Sequence[Message]) -> Answer:

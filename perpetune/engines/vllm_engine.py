@@ -32,6 +32,7 @@ from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTre
 from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
 from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.engines.openai_completions import as_chat, completion_body, token_id
+from perpetune.engines.tls import Tls, TlsFiles
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptRejected, PromptTooLong, TokenLogprob
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
@@ -101,8 +102,9 @@ class VllmEngine:
         params: ServeParams,
         load_chat: Callable[[], Chat],
         api_key: SecretStr | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        self._vllm = ModelClient(url, api_key, "vLLM")
+        self._vllm = ModelClient(url, api_key, "vLLM", tls or Tls(TlsFiles("PERPETUNE_VLLM")))
         self._base = base
         self._load_chat = load_chat
         self._params = params

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel
 from starlette.routing import Match, Route
@@ -20,6 +21,7 @@ from starlette.types import Scope
 from perpetune.engines.engine import Engine
 from perpetune.gateway.api import embeddings
 from perpetune.gateway.api import feedback as feedback_api
+from perpetune.gateway.api.approval_routes import Approvals, add_approval_paths
 from perpetune.gateway.api.chat.chat_request import model_name, unknown_model
 from perpetune.gateway.api.chat.completions import Completions
 from perpetune.gateway.api.dialects.responses import PATH as PATH_OF_RESPONSES
@@ -33,6 +35,7 @@ from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
 from perpetune.gateway.api.release_routes import Identity, add_release_paths
 from perpetune.gateway.api.replay_routes import add_replay_path
 from perpetune.gateway.middleware.access import add_middlewares
+from perpetune.gateway.middleware.peer import user_of
 from perpetune.gateway.recording.embedder import Embedder
 from perpetune.gateway.recording.recorder import Recorder
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, ReleaseSource
@@ -87,12 +90,14 @@ def create_app(
     labels: LabelPolicy = NO_POLICY,
     workspace_id: str | None = None,
     embedder: Embedder | None = None,
+    approvals: Approvals | None = None,
 ) -> FastAPI:
     """The gateway of one task. The app closes the engine; the caller disposes of the log.
 
     `max_new_tokens` is the default and the maximum of a request's max_tokens. Rows for the log are spooled in the
     folder `spool`, or in memory without one. `labels` says which labels feedback may have. A release that carries
-    another `workspace_id` is refused. `embedder` embeds requests in the background.
+    another `workspace_id` is refused. `embedder` embeds requests in the background. Without
+    `approvals` there are no paths of approvals.
     """
     metrics, keyholder, tracing = Metrics(), KeyringCache(log), Tracing(task)
     engine = ObservedEngine(engine, metrics)
@@ -148,6 +153,9 @@ def create_app(
     identity = Identity(task, workspace_id)
     add_release_paths(app, follower, identity, params.cors_origins, _errors(400, 403, 409), log)
     add_replay_path(app, follower, engine, identity, params.cors_origins, max_new_tokens, _errors(400, 403, 404, 409))
+    if approvals:
+        allowed = _errors(400, 401, 403, 409)
+        add_approval_paths(app, task, approvals, partial(_identity, params), params.cors_origins, allowed, log)
     app.get("/healthz", responses=_errors())(gateway.health)
     app.get("/readyz", response_model=dict[str, object], responses=_NOT_READY | _errors())(gateway.ready)
     app.get("/metrics", response_class=PlainTextResponse, responses=_ERRORS_BESIDE_TEXT)(gateway.metrics_text)
@@ -213,6 +221,13 @@ class _Gateway:
                 return ServedModel(id=name, created=_adapter_time(routed.release.adapter))
         except NoReleaseLoaded:
             return ServedModel(id=name)
+
+
+def _identity(params: ServeParams, request: Request) -> str | None:
+    """Who sends the request: a user whom a trusted proxy names, else the API key. An address is no identity."""
+    user = user_of(request.scope, params.identity_header, [ip_network(each) for each in params.trusted_proxies])
+    caller = str(request.scope.get("caller", ""))
+    return f"user {user}" if user else caller if caller.startswith("key ") else None
 
 
 def _adapter_time(adapter: Path) -> int:

@@ -15,21 +15,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perpetune.engines.engine import Engine
 from perpetune.engines.engine_by_system import EngineBySystem
 from perpetune.engines.linear_engine import LinearEngine
 from perpetune.engines.remote_engine import RemoteEngine
 from perpetune.engines.replicated_engine import ReplicatedEngine
+from perpetune.engines.tls import remote_tls, vllm_tls
 from perpetune.errors import PerpetuneError
+from perpetune.gateway.api.approval_routes import Approvals, Waiting
 from perpetune.gateway.app import create_app
 from perpetune.gateway.middleware.draining import drain
 from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
+from perpetune.gateway.middleware.peer import PeerMiddleware
 from perpetune.gateway.recording.embedder import Embedder, encoder_loader
 from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.generation.prompt_format import prompt_format
@@ -98,6 +102,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
             labels=policy_of(params),
             workspace_id=settings.workspace_id,
             embedder=_embedder(params, settings, log),
+            approvals=_approvals(workspace),
         )
         run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
         log.dispose()
@@ -111,6 +116,24 @@ def _embedder(params: Params, settings: Settings, log: sqlalchemy.Engine) -> Emb
     return Embedder(log, params.task.name, params.log.embeddings_per_hour, load)
 
 
+def _approvals(workspace: Workspace) -> Approvals:
+    """Approvals in MLflow's tags, whose answers resume a run of Prefect."""
+    # Late, because it imports MLflow.
+    from perpetune.loop.approve import ApprovalResponse, answer_approval, pending_approvals
+
+    def waiting() -> list[Waiting]:
+        return [
+            Waiting(version=each.version, until=each.until, flow_run=each.flow_run)
+            for each in pending_approvals(workspace)
+            if not each.approved
+        ]
+
+    def answer(version: str, approve: bool, by: str, comment: str) -> str:
+        return answer_approval(workspace, version, ApprovalResponse(approve, by, comment)).id
+
+    return Approvals(waiting, answer)
+
+
 def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase]:
     """The engine of `serve.engine` combined with the linear and remote engines, and the base model that it serves.
 
@@ -121,7 +144,7 @@ def build_engine(params: Params, settings: Settings) -> tuple[Engine, ServedBase
         "tuned": engine,
         "prompted": engine,
         "linear": LinearEngine(settings.assets),
-        "remote": RemoteEngine(settings.remote_api_key),
+        "remote": RemoteEngine(settings.remote_api_key, remote_tls(settings)),
     }
     return EngineBySystem(engines), base
 
@@ -139,8 +162,9 @@ def _engine_of_base(params: Params, settings: Settings) -> tuple[Engine, ServedB
         load = cache(lambda: _chat_tokenizer(params, settings))
         # The weights of a vLLM server and its --max-model-len may not be known on this machine.
         base = ServedBase(digest="unknown", tokens=_counting(load, params), context=sys.maxsize)
+        tls = vllm_tls(settings)
         replicas = [
-            VllmEngine(url, params.base, params.serve, load, settings.vllm_api_key) for url in settings.vllm_urls
+            VllmEngine(url, params.base, params.serve, load, settings.vllm_api_key, tls) for url in settings.vllm_urls
         ]
         return replicas[0] if len(replicas) == 1 else ReplicatedEngine(replicas), base
     # Late, because these import torch.
@@ -194,8 +218,10 @@ def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uv
     """How uvicorn serves the app: its protocol, timeouts, and the proxies that it believes."""
     # uvicorn's own default is whatever runs on this machine, so that a client could name any address through a proxy.
     proxies = list(params.trusted_proxies) or os.environ.get("FORWARDED_ALLOW_IPS", "")
+    # In here, and not by uvicorn, so that it stays known whose connection it is. uvicorn's types of ASGI are its own.
+    inner: Any = ProxyHeadersMiddleware(cast(Any, app), trusted_hosts=proxies) if proxies else app
     return uvicorn.Config(
-        app,
+        PeerMiddleware(inner),
         loop="uvloop",
         http=HeadLimitProtocol,
         ws="none",
@@ -203,8 +229,7 @@ def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uv
         log_level="warning",
         timeout_keep_alive=params.keep_alive_seconds,
         timeout_graceful_shutdown=int(grace_seconds),
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
+        proxy_headers=False,
     )
 
 

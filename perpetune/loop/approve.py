@@ -16,6 +16,7 @@ from perpetune.loop.run_context import LATER, RECORD, log_later_decision, use_ml
 from perpetune.policy.approval import ApprovalEvidence, approved
 from perpetune.policy.decision.record import Decision, record
 from perpetune.records import parse_time
+from perpetune.runtime.prefect_api import FlowRun, Prefect
 from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names
 from perpetune.workspace import Workspace
@@ -105,6 +106,16 @@ def require_waiting(workspace: Workspace, version: str) -> PendingApproval:
         f"version {version} does not wait for approval: {was}",
         do=f"`perpetune status` lists what waits; `perpetune promote {version} --reason '...'` promotes it by hand",
     )
+
+
+def answer_approval(workspace: Workspace, version: str, response: ApprovalResponse) -> FlowRun:
+    """Pass an answer on to the suspended run that takes it. Raises PerpetuneError if the version waits for none."""
+    url = workspace.settings.prefect_api_url
+    if url is None:
+        raise PerpetuneError("no Prefect server is configured", where="PREFECT_API_URL", do="set it, or `perpetune up`")
+    waiting = require_waiting(workspace, version)
+    answer = {"approve": response.approve, "who": response.who, "comment": response.comment}
+    return Prefect(url).resume(str(waiting.flow_run), answer)
 
 
 def overtake(workspace: Workspace, version: str) -> None:

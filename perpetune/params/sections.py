@@ -713,6 +713,16 @@ class ServeParams(Section):
     """Addresses or networks of proxies, such as `10.0.0.0/8`. Only they may name the client in `X-Forwarded-For`, whose
     address counts for `requests_per_minute`. If it is empty, what the environment's `FORWARDED_ALLOW_IPS` names.
     """
+    identity_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
+    """Header in which a proxy of `trusted_proxies` names the user whom it has authenticated, such as
+    `X-Auth-Request-Email`: the identity of an approval. `null`: the API key is. From any other address it is ignored.
+    """
+
+    @model_validator(mode="after")
+    def _is_named_by_a_proxy(self) -> ServeParams:
+        if self.identity_header is not None and not self.trusted_proxies:
+            raise ValueError("identity_header needs trusted_proxies: the addresses of the proxies that set it")
+        return self
 
 
 class LogParams(Section):

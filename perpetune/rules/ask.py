@@ -14,6 +14,7 @@ from tqdm import tqdm
 from perpetune.curation.dedup_key import row_hash
 from perpetune.engines.engine import ContextExceeded, EngineDown, Unsupported
 from perpetune.engines.remote_engine import RemoteEngine, label_named
+from perpetune.engines.tls import remote_tls
 from perpetune.errors import PerpetuneError
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import Release
@@ -22,6 +23,7 @@ from perpetune.records import Example, Message, conversation
 from perpetune.rules.prompt import Prompt
 from perpetune.rules.replies import Reply, ReplyCache, reply_key
 from perpetune.rules.votes import Faults
+from perpetune.settings import Settings
 
 NONE = "none"
 """What the model answers if no label fits."""
@@ -139,7 +141,7 @@ def vote(asked: Question, labels: Sequence[str], cache: ReplyCache) -> str | Non
 
 async def _ask(name: str, prompt: Prompt, missing: Sequence[Question], cache: ReplyCache, wait: float) -> list[str]:
     """Ask and keep the replies; returns what the server says of rows that are too long for the model."""
-    engine, turn = RemoteEngine(_key(prompt)), asyncio.Semaphore(prompt.concurrency)
+    engine, turn = RemoteEngine(_key(prompt), remote_tls(Settings())), asyncio.Semaphore(prompt.concurrency)
     too_long: list[str] = []
 
     async def one(question: Question) -> None:

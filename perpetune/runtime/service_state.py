@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from perpetune.engines.tls import Tls, vllm_tls
+from perpetune.errors import PerpetuneError
 from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.prefect_api import ui_url
 from perpetune.workspace import Workspace
@@ -64,10 +66,20 @@ def _vllm(workspace: Workspace) -> ServiceState | None:
     """vLLM, if it is the engine."""
     if workspace.params.serve.engine != "vllm":
         return None
-    url = workspace.settings.vllm_url
-    return _state(
-        "engine", url, "/health", {}, "PERPETUNE_VLLM_URL", lambda _: ServiceState("engine", True, "vLLM", url)
-    )
+    urls = workspace.settings.vllm_urls
+    try:
+        tls = vllm_tls(workspace.settings)
+    except PerpetuneError as fault:
+        return ServiceState("engine", False, fault.what, fault.where, "`perpetune doctor`")
+    states = [_replica(url, tls) for url in urls] or [not_running("engine")]
+    return next((each for each in states if not each.up), states[0])  # a replica that is down is worth knowing
+
+
+def _replica(url: str, tls: Tls) -> ServiceState:
+    def read(answer: httpx.Response) -> ServiceState:
+        return ServiceState("engine", True, "vLLM", url)
+
+    return _state("engine", url, "/health", {}, "PERPETUNE_VLLM_URL", read, tls)
 
 
 def _embedded(gateway: ServiceState) -> ServiceState:
@@ -116,12 +128,14 @@ def _state(
     headers: Mapping[str, str],
     setting: str,
     read: Callable[[httpx.Response], ServiceState],
+    tls: Tls | None = None,
 ) -> ServiceState:
     """What `read` makes of the answer; down if there is none, it refuses us, or it is an error of the server."""
     if url is None:
         return not_running(name)
     try:
-        with httpx.Client(timeout=SECONDS, trust_env=not is_on_this_machine(url)) as client:
+        verify = tls.context if tls else True
+        with httpx.Client(timeout=SECONDS, trust_env=not is_on_this_machine(url), verify=verify) as client:
             answer = client.get(f"{url.rstrip('/')}{path}", headers=dict(headers))
     except (httpx.HTTPError, httpx.InvalidURL):
         return ServiceState(name, False, "does not answer", url, f"{START}, or correct {setting}")

@@ -44,15 +44,16 @@ class VersionModel(PythonModel):
 def _load_remote(folder: Path, card: ModelCard) -> Answers:
     """A model behind an OpenAI-compatible API."""
     from perpetune.engines.remote_engine import remote_answers
+    from perpetune.engines.tls import remote_tls
     from perpetune.model.release import ServingFacts, release_of
     from perpetune.records import Message
     from perpetune.settings import Settings
 
-    release = release_of(card, card.task, "logged", folder, ServingFacts())
+    settings, release = Settings(), release_of(card, card.task, "logged", folder, ServingFacts())
 
     def answer(texts: Sequence[str]) -> list[Answer]:
         prompts = [release.conversation((Message(role="user", content=text),)) for text in texts]
-        return remote_answers(release, prompts, card.max_new_tokens, Settings().remote_api_key)
+        return remote_answers(release, prompts, card.max_new_tokens, settings.remote_api_key, remote_tls(settings))
 
     return answer
 

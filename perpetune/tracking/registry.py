@@ -35,6 +35,7 @@ from perpetune.model.release import (
     release_of,
 )
 from perpetune.records import to_json
+from perpetune.tracking import weights_digest
 from perpetune.tracking.alias_moves import Aliases, Change, aliases_of_model, move, state_of_model, write
 from perpetune.tracking.runs import Run, active, ui_url
 
@@ -67,6 +68,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
     It gets the alias `challenger`, unless a version on trial has it.
     """
     (adapter / CARD).write_text(to_json(card.model_dump(mode="json")), encoding="utf-8")
+    digest = weights_digest.weights_digest(adapter)
     with active(run):
         logged = mlflow.pyfunc.log_model(
             name=card.task,
@@ -84,7 +86,7 @@ def register(run: Run, adapter: Path, card: ModelCard, tags: Mapping[str, str]) 
             await_registration_for=30,
         )
     version = str(logged.registered_model_version)
-    tag_version(card.task, version, {SYSTEM: card.system, **tags})
+    tag_version(card.task, version, {SYSTEM: card.system, weights_digest.TAG: digest, **tags})
     if wanted(card.task).trial is None:
         _set_alias(card.task, "challenger", version)
     return version
@@ -334,7 +336,7 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
     """Download a version into the folder `cache` and read its model card and serving facts.
 
     The cache is keyed by digest: a model that was deleted and registered again has other versions under the same numbers.
-    Raises PerpetuneError if the version or its files are missing.
+    Raises PerpetuneError if the version or its files are missing, or the weights are not those that were registered.
     """
     found = get(task, version)
     folder = cache / task / f"{version}-{_digest_of(found)}"
@@ -342,6 +344,7 @@ def fetch_release(task: str, version: str, cache: Path) -> Release:
         _download(found, folder)
     shutil.rmtree(cache / task / version, ignore_errors=True)  # of a perpetune that keyed it by number
     adapter = _adapter_folder(folder, task, version)
+    weights_digest.require_registered(adapter, found.tags.get(weights_digest.TAG), version)
     card = read_card(adapter)
     return release_of(card, task, version, adapter, _evaluated(found.run_id, evaluated_file(card.system), folder))
 

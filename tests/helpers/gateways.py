@@ -171,7 +171,7 @@ def _gateway(
         max_new_tokens=max_new_tokens,
         spool=spool,
     )
-    with _running(app, params) as url:
+    with running_app(app, params) as url:
         yield Gateway(url, engine, source, app, log)
 
 
@@ -183,7 +183,7 @@ def _wait_for(gateway: Gateway) -> None:
 
 
 @contextmanager
-def _running(app: FastAPI, params: ServeParams) -> Iterator[str]:
+def running_app(app: FastAPI, params: ServeParams) -> Iterator[str]:
     with listen("127.0.0.1", 0) as address:
         server = uvicorn.Server(server_config(app, params, grace_seconds=5))
         url = f"http://127.0.0.1:{address.getsockname()[1]}"

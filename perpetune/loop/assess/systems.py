@@ -13,6 +13,7 @@ from perpetune.classifiers.ensemble import read_powers
 from perpetune.classifiers.linear import load_linear_model
 from perpetune.classifiers.temperature import fit_temperature
 from perpetune.engines.remote_engine import remote_answers
+from perpetune.engines.tls import remote_tls
 from perpetune.evaluation.baselines import answers_of, fitted_linear
 from perpetune.generation.answer import Answer, PromptRejected
 from perpetune.inference.predictor import Predictor
@@ -147,7 +148,7 @@ def _predictor(predictor: Predictor, adapter: str | None, version: ModelCard | R
     def predict(rows: Sequence[Example]) -> list[Answer]:
         conversations = [conversation(version.instruction, row, version.shots) for row in rows]
         if isinstance(version, Release) and version.remote:
-            return remote_answers(version, conversations, max_tokens, Settings().remote_api_key)
+            return remote_answers(version, conversations, max_tokens, Settings().remote_api_key, remote_tls(Settings()))
         return predictor.answer(
             adapter,
             conversations,

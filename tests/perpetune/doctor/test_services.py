@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from email.utils import formatdate
@@ -10,10 +11,12 @@ from time import time
 from typing import Any
 
 import pytest
+from certificates import Authority
 from local_servers import QuietHandler, serve_until_exit
 from workspaces import write_params
 
 from perpetune.doctor import services
+from perpetune.runtime.service_state import service_states
 from perpetune.workspace import Workspace, open_workspace
 
 Server = Callable[..., str]
@@ -157,3 +160,31 @@ def test_a_taken_port_is_a_warning(workspace: Callable[..., Workspace], monkeypa
         found = services.ports(workspace())
     assert found.level == "warning"
     assert "the gateway" in found.what
+
+
+def test_each_replica_of_vllm_is_reached_by_mutual_tls(workspace: Callable[..., Workspace], tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    certificate, key = ca.issue("doctor")
+
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"paths": {"/v1/load_lora_adapter": {}}}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(*ca.issue("server"))
+    with ExitStack() as stack:
+        urls = ",".join(serve_until_exit(stack, Handler, context) for _ in range(2))
+        ours = {"PERPETUNE_VLLM_URL": urls, "PERPETUNE_VLLM_CA": str(ca.ca)}
+        shown = {"PERPETUNE_VLLM_CLIENT_CERTIFICATE": str(certificate), "PERPETUNE_VLLM_CLIENT_KEY": str(key)}
+        assert [each.level for each in services.vllm(workspace(engine="vllm", **ours))] == ["fault", "fault"]
+        here = workspace(engine="vllm", **ours, **shown)
+        assert [each.level for each in services.vllm(here)] == ["ok", "ok"]
+        assert service_states(here)[1].up
+    assert not service_states(here)[1].up
+    (found,) = services.vllm(workspace(engine="vllm", **ours, PERPETUNE_VLLM_CLIENT_KEY=str(tmp_path / "none")))
+    assert found.level == "fault" and "PERPETUNE_VLLM_CLIENT_KEY cannot be read" in found.what

@@ -303,3 +303,36 @@ def test_several_that_promote_the_first_version_at_once_all_succeed(tmp_path: Pa
 def test_a_trial_that_an_older_perpetune_began_keeps_its_traffic() -> None:
     assert registry.traffic_ratio({"release.share": "0.2"}) == 0.2
     assert registry.traffic_ratio({"release.share": "0.2", "release.traffic_ratio": "0.1"}) == 0.1
+
+
+def test_only_the_registered_weights_are_loaded(tiny_params: BaseParams, tmp_path: Path) -> None:
+    version, cache = register(tiny_params, tmp_path), tmp_path / "cache"
+    adapter = registry.fetch_release("colours", version, cache).adapter
+    weights = adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    changed = bytearray(whole)
+    changed[-1] ^= 1
+    for path, content in ((weights, bytes(changed)), (adapter / "label_head.safetensors", whole)):
+        path.write_bytes(content)
+        with pytest.raises(PerpetuneError, match="are not those that were registered"):
+            registry.fetch_release("colours", version, cache)
+        weights.write_bytes(whole)
+    (adapter / "label_head.safetensors").unlink()
+    assert registry.fetch_release("colours", version, cache).adapter == adapter
+    (adapter / "adapter_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(PerpetuneError, match=r"adapter_model\.bin: .*only safetensors are loaded"):
+        registry.fetch_release("colours", version, cache)
+    (adapter / "adapter_model.bin").unlink()
+    # In the artifact store, from where a gateway without a cache downloads it.
+    uri = MlflowClient().get_model_version_download_uri("colours", version)
+    [stored] = Path(mlflow.artifacts.download_artifacts(uri)).rglob(weights.name)
+    stored.write_bytes(bytes(changed))
+    with pytest.raises(PerpetuneError, match="are not those that were registered"):
+        registry.fetch_release("colours", version, tmp_path / "another")
+    stored.write_bytes(whole)
+
+
+def test_a_version_of_before_the_digest_is_loaded(tiny_params: BaseParams, tmp_path: Path) -> None:
+    version = register(tiny_params, tmp_path)
+    registry.drop_tag("colours", version, "weights.digest")
+    assert registry.fetch_release("colours", version, tmp_path / "cache").version == version
