@@ -31,6 +31,7 @@ from perpetune.engines.tls import remote_tls, vllm_tls
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.approval_routes import Approvals, Waiting
 from perpetune.gateway.app import create_app
+from perpetune.gateway.lasting_objects import LastingObjects
 from perpetune.gateway.middleware.draining import drain
 from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
 from perpetune.gateway.middleware.peer import PeerMiddleware
@@ -250,6 +251,7 @@ class _Server(uvicorn.Server):
         self._app = app
         self._drain_seconds = drain_seconds
         self._stop_at: float | None = None
+        self._lasting = LastingObjects(lambda: app.state.follower.versions)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -273,6 +275,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
+        self._lasting.freeze_new()
         return await super().on_tick(counter)
 
 

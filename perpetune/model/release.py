@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,7 +115,7 @@ class Release:
         """The schema as JSON text, as `Generation` takes it."""
         return None if self.output_schema is None else to_text(self.output_schema)
 
-    @property
+    @cached_property
     def prompt_format(self) -> PromptFormat:
         return prompt_format(self.base.chat_template_kwargs, self.prompt_date, of_before=self.prompt_date is None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -164,7 +165,11 @@ def _pop_key(scope: Scope) -> str | None:
 
 def _address(scope: Scope) -> str:
     """The client's IPv4 address, or its IPv6 /64 network, which one client usually has."""
-    host = (scope.get("client") or ("unknown",))[0]
+    return _network((scope.get("client") or ("unknown",))[0])
+
+
+@lru_cache(maxsize=10_000)
+def _network(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

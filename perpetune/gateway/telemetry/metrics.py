@@ -152,6 +152,9 @@ class MetricsMiddleware:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
+        # By themselves, because looking a series up by its labels takes longer than counting.
+        self._requests: dict[tuple[str, int], Counter] = {}
+        self._seconds: dict[str, Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -171,9 +174,14 @@ class MetricsMiddleware:
             await self.app(scope, receive, note_status)
         finally:
             self.metrics.in_flight.dec()
-            path = path_of(scope)
-            self.metrics.requests.labels(path, str(status)).inc()
-            self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+            self._count(path_of(scope), status, time.perf_counter() - began)
+
+    def _count(self, path: str, status: int, seconds: float) -> None:
+        if (path, status) not in self._requests:
+            self._requests[path, status] = self.metrics.requests.labels(path, str(status))
+            self._seconds[path] = self.metrics.seconds.labels(path)
+        self._requests[path, status].inc()
+        self._seconds[path].observe(seconds)
 
 
 def path_of(scope: Scope) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +26,9 @@ from perpetune.gateway.api.dialects.dialect import CHAT, Dialect, Replies, Write
 from perpetune.gateway.api.errors import ApiError, context_exceeded, context_exceeded_in_words
 from perpetune.gateway.api.request.content_type import is_json
 from perpetune.gateway.api.request.disconnect import ClientDisconnected, until_disconnect
+from perpetune.gateway.api.request.first_headers import first_headers
 from perpetune.gateway.api.request.own_id import own_id
+from perpetune.gateway.api.request.request_id import new_request_id
 from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
 from perpetune.gateway.releases.shadows import Shadows
 from perpetune.gateway.telemetry import tracing
@@ -68,7 +69,7 @@ class _Call:
     write_as: WriteAs = lambda reply: reply
 
     def __post_init__(self) -> None:
-        self.id = f"{self.dialect.id_prefix}{uuid.uuid4().hex}"
+        self.id = new_request_id(self.dialect.id_prefix)
 
     @property
     def milliseconds(self) -> float:
@@ -128,7 +129,8 @@ class Completions:
         await self._shadows.close()
 
     async def _respond(self, call: _Call, request: Request) -> Response:
-        if not is_json(request.headers.get("content-type", "")):
+        headers = first_headers(request.scope)
+        if not is_json(headers.get("content-type", "")):
             raise ApiError(400, "Send the body with content-type: application/json.", code="invalid_content_type")
         asked, call.write_as = call.dialect.read(await request.body())
         chat = validate_request(
@@ -137,8 +139,8 @@ class Completions:
             max_chars=self._params.max_request_chars,
             max_tokens=self._max_new_tokens,
         )
-        call.own_id = own_id(chat.metadata, request.headers)
-        key = chat.user or request.headers.get("x-session-id") or call.id
+        call.own_id = own_id(chat.metadata, headers)
+        key = chat.user or headers.get("x-session-id") or call.id
         if chat.stream:
             events = self._stream(call, chat, key)
             try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 
 HEADER = "x-request-id"
 
 
-def new_request_id() -> str:
-    """The id of a request that is not answered with a completion, whose own id is `chatcmpl-...`."""
-    return f"req-{uuid.uuid4().hex}"
+def new_request_id(prefix: str = "req-") -> str:
+    """The id of a request: of a completion with its own prefix, such as `chatcmpl-`. It can't be guessed."""
+    return prefix + secrets.token_hex(16)

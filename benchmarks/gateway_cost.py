@@ -1,0 +1,348 @@
+"""What the gateway itself costs: CPU time a request, latency that it adds, and labels a second.
+
+    python benchmarks/gateway_cost.py
+    python benchmarks/gateway_cost.py --quick
+
+A closed-loop load generator, the gateway and a server with vLLM's API that answers after a while are three processes. CPU
+times are those of the gateway's process, its writer of the prediction log included, so that they depend little on what
+else runs on the machine; the fake server, driven directly in the same run, is the unit that they are compared with.
+Latencies are beyond the gateway's wait for the engine, and hold only if each process has a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from aiohttp import web
+from load import Target, drive
+from record import Claim, write
+
+from perpetune.params import load_params
+from perpetune.runtime.processes import answers, free_ports
+from perpetune.testing.fake_vllm import BASE, FakeVllm
+
+TASK = "bench"
+CLIENTS = (8, 64)
+PROMPTS = tuple(f"Order {number} came late, and the parcel was open. What now?" for number in range(24))
+CPU_GOAL_MS = 0.5
+P50_GOAL_MS, P99_GOAL_MS = 1.0, 5.0
+LABELS_GOAL = 5_000.0
+BATCH = 1_000  # labels
+ENGINE_SECONDS = 0.1  # for an answer, so that 64 clients do not saturate the gateway
+_READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A measurement of a target: CPU and latencies in milliseconds."""
+
+    target: str
+    clients: int
+    requests: int
+    failed: int
+    per_second: float
+    cpu: float
+    p50: float
+    p99: float
+    added_p50: float | None
+    added_p99: float | None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Feedback in batches: labels a second, and the gateway's CPU for one in microseconds."""
+
+    labels: int
+    per_second: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server process and what it is asked for."""
+
+    target: Target
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
+def main() -> int:
+    asked = _arguments()
+    if asked.role == "upstream":
+        serve_upstream(asked.assets, asked.ports[0])
+    elif asked.role == "gateway":
+        serve_gateway(asked.assets, asked.folder, *asked.ports)
+    else:
+        return _measure(asked)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--requests", type=int, default=1_600, help="per target, number of clients and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
+    parser.add_argument("--labels", type=int, default=20_000)
+    parser.add_argument("--quick", action="store_true", help="few requests, one round, no output files")
+    parser.add_argument("--role", choices=("upstream", "gateway"), help=argparse.SUPPRESS)
+    parser.add_argument("--ports", type=int, nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.requests, asked.rounds, asked.labels = 400, 1, 5_000
+    return asked
+
+
+def serve_upstream(assets: Path, port: int) -> None:
+    """A server with vLLM's API that always gives the same answer."""
+    from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer
+
+    async def answer(_request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+        await asyncio.sleep(ENGINE_SECONDS)
+        message = {"role": "assistant", "content": "Sorry."}
+        choice = {"index": 0, "text": "Sorry.", "message": message, "finish_reason": "stop", "logprobs": None}
+        usage = {"prompt_tokens": 20, "completion_tokens": 2, "total_tokens": 22}
+        return web.json_response({"id": "one", "model": BASE, "choices": [choice], "usage": usage})
+
+    chat = load_chat_tokenizer(load_params(Path("params.yaml")).base, assets)
+    web.run_app(FakeVllm(chat=chat, reply=answer).app(), host="127.0.0.1", port=port, print=None, access_log=None)
+
+
+def serve_gateway(assets: Path, folder: Path, port: int, upstream: int) -> None:
+    """A gateway of one untrained version over the server, with its log and its spool in the folder.
+
+    It imports what `perpetune serve` does, and renders prompts with the tokenizer of params.yaml.
+    """
+    import perpetune.loop.first_version
+    import perpetune.tracking.registry  # noqa: F401
+    from perpetune.engines.engine_by_system import EngineBySystem
+    from perpetune.engines.linear_engine import LinearEngine
+    from perpetune.engines.remote_engine import RemoteEngine
+    from perpetune.engines.vllm_engine import VllmEngine
+    from perpetune.gateway.app import create_app
+    from perpetune.gateway.server import listen, run
+    from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer
+    from perpetune.model.release import Release
+    from perpetune.params import LogParams, ServeParams
+    from perpetune.prediction_log.database import open_log
+    from perpetune.testing.fake_registry import FakeSource
+
+    base = load_params(Path("params.yaml")).base
+    params = ServeParams(requests_per_minute=None, max_queue=256)
+    load = cache(lambda: load_chat_tokenizer(base, assets))
+    engine = VllmEngine(f"http://127.0.0.1:{upstream}", base, params, load)
+    release = Release(TASK, "1", folder, "Answer in one sentence.", None, base, system="prompted")
+    app = create_app(
+        TASK,
+        engine=EngineBySystem(
+            {"tuned": engine, "prompted": engine, "linear": LinearEngine(assets), "remote": RemoteEngine(None)}
+        ),
+        source=FakeSource([release], champion="1"),
+        log=open_log(f"sqlite:///{folder / 'predictions.db'}"),
+        params=params,
+        max_new_tokens=16,
+        log_params=LogParams(redact=False),
+        spool=folder / "spool",
+    )
+    with listen("127.0.0.1", port) as address:
+        run(app, address, grace_seconds=5, drain_seconds=0)
+
+
+def _measure(asked: argparse.Namespace) -> int:
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="gateway-cost-") as folder,
+        servers(asked.assets, Path(folder)) as (direct, gateway),
+    ):
+        turns = overhead(direct, gateway, asked.clients, asked.rounds, asked.requests)
+        batches = feedback(gateway, Path(folder), asked.labels)
+    claims = [*claims_of_requests(turns), claim_of_labels(batches)]
+    _print_ratios(turns)
+    for claim in claims:
+        print(
+            f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g} "
+            f"({claim.interval[0]:.4g} to {claim.interval[1]:.4g}), goal {claim.goal:g}"
+        )
+    if not asked.quick:
+        details = {"turns": [asdict(turn) for turn in turns], "feedback": asdict(batches)}
+        print(write("gateway-cost", claims, details, time.monotonic() - began))
+    return 0 if all(claim.holds for claim in claims) else 1
+
+
+def _print_ratios(turns: Sequence[Turn]) -> None:
+    for ours, theirs in zip(turns[1::2], turns[::2], strict=True):
+        print(f"{ours.clients:3} clients  CPU of the gateway over that of the bare server {ours.cpu / theirs.cpu:.1f}")
+
+
+@contextmanager
+def servers(assets: Path, folder: Path) -> Iterator[tuple[Server, Server]]:
+    """The fake server and a gateway in front of it."""
+    upstream, port = free_ports(2)
+    with (
+        _process("upstream", assets, "--ports", str(upstream)) as behind,
+        _process("gateway", assets, "--folder", str(folder), "--ports", str(port), str(upstream)) as before,
+    ):
+        urls = [f"http://127.0.0.1:{each}" for each in (upstream, port)]
+        _wait_until(f"{urls[0]}/health")
+        _wait_until(f"{urls[1]}/readyz")
+        yield (
+            Server(Target("direct", urls[0], BASE, "Answer in one sentence."), behind),
+            Server(Target("gateway", urls[1], TASK, None), before),
+        )
+
+
+@contextmanager
+def _process(role: str, assets: Path, *more: str) -> Iterator[psutil.Process]:
+    command = [sys.executable, __file__, "--role", role, "--assets", str(assets), *more]
+    with subprocess.Popen(command) as process:
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+def _wait_until(url: str) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not answers(url):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{url} did not answer within {_READY_SECONDS:g} s")
+        time.sleep(0.1)
+
+
+def overhead(direct: Server, gateway: Server, clients: Sequence[int], rounds: int, requests: int) -> list[Turn]:
+    """Measure both alternately."""
+    for server in (direct, gateway):  # warm-up
+        drive(server.target, PROMPTS, clients=8, requests=200, max_tokens=4)
+    turns = []
+    for _ in range(rounds):
+        for count in clients:
+            for server in (direct, gateway):
+                turns.append(_turn(server, count, requests))
+                _print(turns[-1])
+    return turns
+
+
+def _turn(server: Server, clients: int, requests: int) -> Turn:
+    before, began = server.cpu_seconds(), time.perf_counter()
+    done = drive(server.target, PROMPTS, clients=clients, requests=requests, max_tokens=4)
+    seconds = time.perf_counter() - began
+    time.sleep(0.3)  # in which the last rows reach the prediction log
+    cpu = server.cpu_seconds() - before
+    took = [1000 * each.seconds for each in done]
+    added = [1000 * (each.seconds - each.engine) for each in done if each.engine is not None]
+    return Turn(
+        target=server.target.name,
+        clients=clients,
+        requests=len(done),
+        failed=sum(each.status != 200 for each in done),
+        per_second=len(done) / seconds,
+        cpu=1000 * cpu / len(done),
+        p50=statistics.median(took),
+        p99=_quantile(took, 0.99),
+        added_p50=statistics.median(added) if added else None,
+        added_p99=_quantile(added, 0.99) if added else None,
+    )
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _print(turn: Turn) -> None:
+    added = f"  added p50 {turn.added_p50:.2f}, p99 {turn.added_p99:.2f} ms" if turn.added_p50 is not None else ""
+    print(
+        f"{turn.clients:3} clients  {turn.target:8} {turn.per_second:7.1f} requests/s  CPU {turn.cpu:.3f} ms  "
+        f"{turn.failed} failed{added}",
+        flush=True,
+    )
+
+
+def feedback(gateway: Server, folder: Path, labels: int) -> Batches:
+    """Labels on answers in the log, in batches."""
+    url = f"{gateway.target.url}/v1/feedback"
+    answered = _log_answers(folder, labels)
+    before, began = gateway.cpu_seconds(), time.perf_counter()
+    with httpx.Client(timeout=120) as client:
+        for first in range(0, labels, BATCH):
+            rows = [{"request_id": each, "label": "Sorry."} for each in answered[first : first + BATCH]]
+            reply = client.post(url, json=rows).raise_for_status().json()
+            if reply["refused"]:
+                raise SystemExit(f"labels were refused: {json.dumps(reply['data'])[:500]}")
+    seconds, cpu = time.perf_counter() - began, gateway.cpu_seconds() - before
+    return Batches(labels, labels / seconds, 1e6 * cpu / labels)
+
+
+def _log_answers(folder: Path, count: int) -> list[str]:
+    """The ids of so many answers, written to the log directly."""
+    from perpetune.prediction_log.database import open_log
+    from perpetune.prediction_log.writes import record_rows
+    from perpetune.records import Message, Prediction
+
+    asked = (Message(role="user", content=PROMPTS[0]),)
+    rows = [
+        Prediction(
+            id=f"chatcmpl-{number}",
+            time=datetime.now(UTC),
+            task=TASK,
+            version="1",
+            messages=asked,
+            input=PROMPTS[0],
+            output="Sorry.",
+            prompt_tokens=20,
+            completion_tokens=2,
+            latency_ms=1.0,
+        )
+        for number in range(count)
+    ]
+    log = open_log(f"sqlite:///{folder / 'predictions.db'}")
+    record_rows(log, rows)
+    log.dispose()
+    return [row.id for row in rows]
+
+
+def claims_of_requests(turns: Sequence[Turn]) -> list[Claim]:
+    claims = []
+    for clients in sorted({turn.clients for turn in turns}):
+        ours = [turn for turn in turns if (turn.target, turn.clients) == ("gateway", clients)]
+        name = f"{clients} clients" if clients > 1 else "1 client"
+        claims.append(_claim(f"CPU milliseconds a request, {name}", [turn.cpu for turn in ours], CPU_GOAL_MS))
+        for quantile, goal in (("added_p50", P50_GOAL_MS), ("added_p99", P99_GOAL_MS)):
+            found = [float(getattr(turn, quantile)) for turn in ours]
+            claims.append(_claim(f"milliseconds added, {quantile.removeprefix('added_')}, {name}", found, goal))
+    failed = [float(sum(turn.failed for turn in turns))]
+    return [*claims, _claim("requests failed while measuring", failed, 0)]
+
+
+def _claim(name: str, found: Sequence[float], most: float) -> Claim:
+    value = statistics.median(found)
+    return Claim(name, value, (min(found), max(found)), most, value <= most)
+
+
+def claim_of_labels(batches: Batches) -> Claim:
+    value = batches.per_second
+    return Claim("labels a second, in batches", value, (value, value), LABELS_GOAL, value >= LABELS_GOAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
