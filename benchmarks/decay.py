@@ -25,7 +25,7 @@ from alarms import ADWIN, CHUNKS, CUSUM, DDM, DELTAS, EVERY, EVIDENTLY, OURS, PA
 from label_streams import ACCURACY, PER_DAY, Source, Stream
 from record import Claim, write
 
-from perpetune.monitoring.detector_state import early_run_length
+from perpetune.monitoring.detector_state import LOTS, early_run_length
 from perpetune.params import WatchParams, load_params
 from perpetune.policy.retraining import MIX_RATIO
 from perpetune.statistics.change_point import (
@@ -79,7 +79,7 @@ class Stable:
 
 @dataclass(frozen=True)
 class Delay:
-    """Labels (and days at 50 a day, with urgent labels within a day) until half of the histories have the alarm."""
+    """Labels (and days at 50 a day, with urgent labels a day after they are asked for) until half of the histories have the alarm."""
 
     method: str
     drop: float
@@ -246,18 +246,30 @@ def our_delays(watch: WatchParams, histories: int) -> Iterator[Delay]:
             evidence = _after_drop(alarms.ours(watch.margin), drop, rows, own, histories)
             for run_length in (watch.run_length, LONG):
                 first = _first(evidence >= run_length)
-                early = _first(evidence >= early_run_length(watch.model_copy(update={"run_length": run_length})))
                 found = _delay(OURS, drop, rows, own, run_length, first)
-                days = float(np.median(_days(early, first, watch.urgent_labels)))
+                days = float(np.median(_days(evidence, watch.model_copy(update={"run_length": run_length}))))
                 yield _told_delay(Delay(**{**asdict(found), "days": days if np.isfinite(days) else None}))
 
 
-def _days(early: Numbers, first: Numbers, urgent: int) -> Numbers:
-    """Days at 50 labels a day: the urgent labels come evenly within the day after the early evidence."""
-    with np.errstate(invalid="ignore"):
-        extra = np.minimum(np.maximum(first - early, 0), PER_DAY + urgent)
-        rest = np.maximum(first - early - extra, 0)
-        return np.where(np.isfinite(first), early / PER_DAY + extra / (PER_DAY + urgent) + rest / PER_DAY, np.inf)
+def _days(evidence: Numbers, watch: WatchParams) -> Numbers:
+    """Days to the alarm at 50 labels a day, and a lot of urgent labels a day after each time that the monitor asks for one.
+
+    A lot counts once nearly all of it has come, so it comes at once; what it shows asks for the next one, as in a check.
+    """
+    histories = len(evidence)
+    early, step = early_run_length(watch), EVERY / PER_DAY
+    day, due, lots, of_lot = np.zeros(histories), np.full(histories, np.inf), np.zeros(histories), np.zeros(histories)
+    alarm = np.full(histories, np.inf)
+    for found in evidence.T:
+        comes = due <= day + step
+        day = np.where(comes, np.maximum(day, due), np.where(of_lot > 0, day, day + step))
+        of_lot, due = np.where(comes, watch.urgent_labels, of_lot), np.where(comes, np.inf, due)
+        of_lot = np.maximum(of_lot - EVERY, 0)
+        alarm = np.where(found >= watch.run_length, np.minimum(alarm, day), alarm)
+        lots = np.where(found >= early, lots, 0)
+        asks = (found >= early) & (of_lot == 0) & np.isinf(due) & (lots < LOTS)
+        due, lots = np.where(asks, day + 1, due), lots + asks
+    return alarm
 
 
 def peers(watch: WatchParams, histories: int, adwin: int, labels: int) -> Iterator[Delay]:
