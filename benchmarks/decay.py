@@ -44,6 +44,7 @@ SOON = 1000
 MEANS, ROWS = (0.5, 0.7, 0.85, 0.95, 0.99), (50, 100, 200, 500)
 SELDOM = 100  # labels between two checks of streams whose falls are taken apart
 EARLIER = 1000  # labels of the time that the reference comes from
+LATE_LOTS = 3  # of the last days, of which right answers have no label yet
 LONG = 150_000  # labels to a false alarm: eight years at 50 labels a day
 AFTER = 5000  # labels after a drop
 REFERENCES = ((100, 0), (100, 500), (500, 0), (500, 500), (500, 2000))  # (rows, own labels before the drop)
@@ -103,8 +104,9 @@ def main() -> int:
         *stable_streams(watch, asked.histories, asked.labels),
     ]
     cannot = {times: complaints(watch, times, asked.histories) for times in (1, 2, 3)}
+    late = late_confirmations(watch, asked.histories)
     delays = [*our_delays(watch, asked.histories), *peers(watch, asked.histories, asked.adwin, asked.labels)]
-    claims = claims_of(stable, delays, cannot, watch, quick=asked.quick)
+    claims = claims_of(stable, delays, cannot, late, watch, quick=asked.quick)
     for claim in claims:
         print(
             f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g} {claim.interval}, goal {claim.goal:g}"
@@ -114,6 +116,7 @@ def main() -> int:
             "stable": [asdict(each) for each in stable],
             "delays": [asdict(each) for each in delays],
             "complaints that decide nothing": cannot,
+            "false alarms if wrong answers are labelled at once": late,
             "watch": watch.model_dump(),
         }
         print(write("decay", claims, details, time.monotonic() - began))
@@ -239,6 +242,21 @@ def complaints(watch: WatchParams, times: float, simulated: int) -> float:
     return float(1 - np.mean(decide))
 
 
+def late_confirmations(watch: WatchParams, simulated: int) -> tuple[float, float, float]:
+    """Stable histories with a false alarm within `SOON` labels, if wrong answers are labelled days before right ones."""
+    rng, alarmed = np.random.default_rng(4), 0
+    for _ in range(simulated):
+        detector = new_detector(_weighted(_drawn(rng, ACCURACY, (1, 200))[0]))
+        for scores in label_streams.late_confirmations(rng, SOON // PER_DAY + LATE_LOTS):
+            detector = update_detector(detector, _weighted(scores))
+            if most_likely_change(detector, watch.margin).evidence >= watch.run_length:
+                alarmed += 1
+                break
+    found = _ratio(alarmed, simulated)
+    print(f"wrong answers labelled in an hour, right ones in three days: false alarm {found[0]:.3f}", flush=True)
+    return found
+
+
 def our_delays(watch: WatchParams, histories: int) -> Iterator[Delay]:
     """Delays after drops at two run lengths, for references of several sizes and own labels before."""
     for drop in DROPS:
@@ -343,7 +361,13 @@ def _told_delay(found: Delay) -> Delay:
 
 
 def claims_of(
-    stable: Sequence[Stable], delays: Sequence[Delay], cannot: dict[int, float], watch: WatchParams, *, quick: bool
+    stable: Sequence[Stable],
+    delays: Sequence[Delay],
+    cannot: dict[int, float],
+    late: tuple[float, float, float],
+    watch: WatchParams,
+    *,
+    quick: bool,
 ) -> list[Claim]:
     """The claims. A false-alarm claim fails if its interval is above what the run length allows."""
     claims = []
@@ -354,6 +378,10 @@ def claims_of(
         value, low, high = each.within
         name = f"a false alarm within {labels:,} labels: {each.stream}, {each.rows} reference rows"
         claims.append(Claim(name, value, (low, high), goal, low <= goal))
+    value, *ends = late
+    goal = float(1 - np.exp(-SOON / watch.run_length))
+    name = f"a false alarm within {SOON:,} labels: wrong answers labelled in an hour, right ones in three days"
+    claims.append(Claim(name, value, (ends[0], ends[1]), goal, ends[0] <= goal))
     wanted = {(0.10, 100, 500): 5.0, (0.10, 500, 500): 4.0, (0.08, 500, 500): 6.0, (0.10, 500, 0): 6.0}
     for delay in delays:
         goal_days = wanted.get((delay.drop, delay.rows, delay.own))
