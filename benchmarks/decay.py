@@ -25,7 +25,7 @@ from alarms import ADWIN, CHUNKS, CUSUM, DDM, DELTAS, EVERY, EVIDENTLY, OURS, PA
 from label_streams import ACCURACY, PER_DAY, Source, Stream
 from record import Claim, write
 
-from perpetune.monitoring.detector_state import early_run_length
+from perpetune.monitoring.detector_state import LOTS, early_run_length
 from perpetune.params import WatchParams, load_params
 from perpetune.policy.retraining import MIX_RATIO
 from perpetune.statistics.change_point import (
@@ -44,6 +44,7 @@ SOON = 1000
 MEANS, ROWS = (0.5, 0.7, 0.85, 0.95, 0.99), (50, 100, 200, 500)
 SELDOM = 100  # labels between two checks of streams whose falls are taken apart
 EARLIER = 1000  # labels of the time that the reference comes from
+LATE_LOTS = 3  # of the last days, of which right answers have no label yet
 LONG = 150_000  # labels to a false alarm: eight years at 50 labels a day
 AFTER = 5000  # labels after a drop
 REFERENCES = ((100, 0), (100, 500), (500, 0), (500, 500), (500, 2000))  # (rows, own labels before the drop)
@@ -79,7 +80,7 @@ class Stable:
 
 @dataclass(frozen=True)
 class Delay:
-    """Labels (and days at 50 a day, with urgent labels within a day) until half of the histories have the alarm."""
+    """Labels (and days at 50 a day, with urgent labels a day after they are asked for) until half of the histories have the alarm."""
 
     method: str
     drop: float
@@ -103,8 +104,9 @@ def main() -> int:
         *stable_streams(watch, asked.histories, asked.labels),
     ]
     cannot = {times: complaints(watch, times, asked.histories) for times in (1, 2, 3)}
+    late = late_confirmations(watch, asked.histories)
     delays = [*our_delays(watch, asked.histories), *peers(watch, asked.histories, asked.adwin, asked.labels)]
-    claims = claims_of(stable, delays, cannot, watch, quick=asked.quick)
+    claims = claims_of(stable, delays, cannot, late, watch, quick=asked.quick)
     for claim in claims:
         print(
             f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g} {claim.interval}, goal {claim.goal:g}"
@@ -114,6 +116,7 @@ def main() -> int:
             "stable": [asdict(each) for each in stable],
             "delays": [asdict(each) for each in delays],
             "complaints that decide nothing": cannot,
+            "false alarms if wrong answers are labelled at once": late,
             "watch": watch.model_dump(),
         }
         print(write("decay", claims, details, time.monotonic() - began))
@@ -239,6 +242,21 @@ def complaints(watch: WatchParams, times: float, simulated: int) -> float:
     return float(1 - np.mean(decide))
 
 
+def late_confirmations(watch: WatchParams, simulated: int) -> tuple[float, float, float]:
+    """Stable histories with a false alarm within `SOON` labels, if wrong answers are labelled days before right ones."""
+    rng, alarmed = np.random.default_rng(4), 0
+    for _ in range(simulated):
+        detector = new_detector(_weighted(_drawn(rng, ACCURACY, (1, 200))[0]))
+        for scores in label_streams.late_confirmations(rng, SOON // PER_DAY + LATE_LOTS):
+            detector = update_detector(detector, _weighted(scores))
+            if most_likely_change(detector, watch.margin).evidence >= watch.run_length:
+                alarmed += 1
+                break
+    found = _ratio(alarmed, simulated)
+    print(f"wrong answers labelled in an hour, right ones in three days: false alarm {found[0]:.3f}", flush=True)
+    return found
+
+
 def our_delays(watch: WatchParams, histories: int) -> Iterator[Delay]:
     """Delays after drops at two run lengths, for references of several sizes and own labels before."""
     for drop in DROPS:
@@ -246,18 +264,30 @@ def our_delays(watch: WatchParams, histories: int) -> Iterator[Delay]:
             evidence = _after_drop(alarms.ours(watch.margin), drop, rows, own, histories)
             for run_length in (watch.run_length, LONG):
                 first = _first(evidence >= run_length)
-                early = _first(evidence >= early_run_length(watch.model_copy(update={"run_length": run_length})))
                 found = _delay(OURS, drop, rows, own, run_length, first)
-                days = float(np.median(_days(early, first, watch.urgent_labels)))
+                days = float(np.median(_days(evidence, watch.model_copy(update={"run_length": run_length}))))
                 yield _told_delay(Delay(**{**asdict(found), "days": days if np.isfinite(days) else None}))
 
 
-def _days(early: Numbers, first: Numbers, urgent: int) -> Numbers:
-    """Days at 50 labels a day: the urgent labels come evenly within the day after the early evidence."""
-    with np.errstate(invalid="ignore"):
-        extra = np.minimum(np.maximum(first - early, 0), PER_DAY + urgent)
-        rest = np.maximum(first - early - extra, 0)
-        return np.where(np.isfinite(first), early / PER_DAY + extra / (PER_DAY + urgent) + rest / PER_DAY, np.inf)
+def _days(evidence: Numbers, watch: WatchParams) -> Numbers:
+    """Days to the alarm at 50 labels a day, and a lot of urgent labels a day after each time that the monitor asks for one.
+
+    A lot counts once nearly all of it has come, so it comes at once; what it shows asks for the next one, as in a check.
+    """
+    histories = len(evidence)
+    early, step = early_run_length(watch), EVERY / PER_DAY
+    day, due, lots, of_lot = np.zeros(histories), np.full(histories, np.inf), np.zeros(histories), np.zeros(histories)
+    alarm = np.full(histories, np.inf)
+    for found in evidence.T:
+        comes = due <= day + step
+        day = np.where(comes, np.maximum(day, due), np.where(of_lot > 0, day, day + step))
+        of_lot, due = np.where(comes, watch.urgent_labels, of_lot), np.where(comes, np.inf, due)
+        of_lot = np.maximum(of_lot - EVERY, 0)
+        alarm = np.where(found >= watch.run_length, np.minimum(alarm, day), alarm)
+        lots = np.where(found >= early, lots, 0)
+        asks = (found >= early) & (of_lot == 0) & np.isinf(due) & (lots < LOTS)
+        due, lots = np.where(asks, day + 1, due), lots + asks
+    return alarm
 
 
 def peers(watch: WatchParams, histories: int, adwin: int, labels: int) -> Iterator[Delay]:
@@ -331,7 +361,13 @@ def _told_delay(found: Delay) -> Delay:
 
 
 def claims_of(
-    stable: Sequence[Stable], delays: Sequence[Delay], cannot: dict[int, float], watch: WatchParams, *, quick: bool
+    stable: Sequence[Stable],
+    delays: Sequence[Delay],
+    cannot: dict[int, float],
+    late: tuple[float, float, float],
+    watch: WatchParams,
+    *,
+    quick: bool,
 ) -> list[Claim]:
     """The claims. A false-alarm claim fails if its interval is above what the run length allows."""
     claims = []
@@ -342,6 +378,10 @@ def claims_of(
         value, low, high = each.within
         name = f"a false alarm within {labels:,} labels: {each.stream}, {each.rows} reference rows"
         claims.append(Claim(name, value, (low, high), goal, low <= goal))
+    value, *ends = late
+    goal = float(1 - np.exp(-SOON / watch.run_length))
+    name = f"a false alarm within {SOON:,} labels: wrong answers labelled in an hour, right ones in three days"
+    claims.append(Claim(name, value, (ends[0], ends[1]), goal, ends[0] <= goal))
     wanted = {(0.10, 100, 500): 5.0, (0.10, 500, 500): 4.0, (0.08, 500, 500): 6.0, (0.10, 500, 0): 6.0}
     for delay in delays:
         goal_days = wanted.get((delay.drop, delay.rows, delay.own))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from perpetune.monitoring.mix_shift import Scored, decompose
 from perpetune.policy.ignorable import SelectionRow, ignorable
 from perpetune.policy.retraining import MixShift
+from perpetune.prediction_log.label_delays import LabelledGroup, ripe
 
 Numbers = npt.NDArray[np.float64]
 
@@ -21,6 +23,8 @@ BURST = 5
 HEAVY = 0.3  # of the labels are of one user
 NIGHT = 0.10  # points that answers at night are worse than by day
 NOISE = 0.10  # of the labels are wrong
+START = datetime(2026, 1, 1, tzinfo=UTC)
+COMPLAINED, CONFIRMED = timedelta(hours=1), timedelta(days=3)  # after which wrong and right answers are labelled
 HARD = (0.95, 0.65)  # accuracy of easy and hard requests
 
 
@@ -124,6 +128,33 @@ def complaints_decide(rng: np.random.Generator, times: float, requests: int, mar
         for sure, is_right, unasked, drawn in zip(confidence, right, came, lot, strict=True)
     ]
     return ignorable(rows, margin, "test").decides
+
+
+def late_confirmations(rng: np.random.Generator, lots: int) -> list[Numbers]:
+    """The scores that each daily check admits, if people label a lot a day: wrong answers in an hour, right ones in 3 days."""
+    right = rng.random((lots, PER_DAY)) < ACCURACY
+    drawn = [START + timedelta(days=day) for day in range(lots)]
+    labelled = [
+        [when + (CONFIRMED if each else COMPLAINED) for each in lot] for when, lot in zip(drawn, right, strict=True)
+    ]
+    admitted, checks = np.zeros(right.shape, dtype=bool), []
+    for check in drawn:
+        now = check + timedelta(hours=12)
+        groups = [
+            LabelledGroup([(when, label if label <= now else None) for label in labels])
+            for when, labels in zip(drawn, labelled, strict=True)
+            if when <= now
+        ]
+        is_ripe = [when <= now and when <= ripe(group, groups, now) for when, group in zip(drawn, groups, strict=False)]
+        known = np.array([[label <= now for label in labels] for labels in labelled])
+        new = known & ~admitted
+        new[: len(is_ripe)] &= np.array(is_ripe)[:, None]
+        new[len(is_ripe) :] = False
+        admitted |= new
+        checks.append(
+            np.concatenate([np.sort(lot[of_lot]) for lot, of_lot in zip(right, new, strict=True)]).astype(float)
+        )
+    return checks
 
 
 def _scored(stream: Stream) -> list[Scored]:

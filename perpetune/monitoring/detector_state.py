@@ -23,6 +23,7 @@ DETECTOR = "perpetune.detector"
 EARLY = 12  # urgent labels are asked for once a month, if an alarm without decay comes once a year, or more often,
 LEAST = 500  # labels
 RATIO = 10  # as long as they add at most a tenth to the labels
+LOTS = 2  # of urgent labels for one fall: the second if the first has come and neither raised the alarm nor denied it
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class DetectorState:
 
     `until` is the number of the newest feedback counted. `labels` counts all independent labels of the version, `total` is
     the weighted sum of their scores and `weight` the sum of the weights. `alarms` counts the latest consecutive checks
-    with an alarm; `alarmed_by` is the number of labels at which the current alarm came, None without one. `asked` says
-    that urgent labels were requested for the current fall.
+    with an alarm; `alarmed_by` is the number of labels at which the current alarm came, None without one. `asked` counts
+    the lots of urgent labels that were requested for the current fall (earlier releases wrote whether there was one).
     """
 
     detector: Detector
@@ -42,7 +43,7 @@ class DetectorState:
     weight: float = 0.0
     alarms: int = 0
     alarmed_by: int | None = None
-    asked: bool = False
+    asked: int = 0
 
 
 _JSON = TypeAdapter(DetectorState)
@@ -80,7 +81,7 @@ def with_reference(detector_state: DetectorState, reference: Sequence[WeightedSc
 def reset_detector(detector_state: DetectorState) -> DetectorState:
     """The state with a new detector; labels counted before are not counted again."""
     kept = replace(detector_state.detector, buckets=())
-    return replace(detector_state, detector=kept, alarms=0, alarmed_by=None, asked=False)
+    return replace(detector_state, detector=kept, alarms=0, alarmed_by=None, asked=0)
 
 
 def update_state(
@@ -95,7 +96,7 @@ def update_state(
         detector, labels = update_detector(detector, [each]), labels + 1
         evidence = most_likely_change(detector, params.margin).evidence
         alarmed_by = (alarmed_by or labels) if evidence >= params.run_length else None
-        asked = asked and evidence >= early_run_length(params)
+        asked = asked if evidence >= early_run_length(params) else 0
     added = bucket_of(observations)
     return DetectorState(
         detector=detector,

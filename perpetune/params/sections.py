@@ -815,8 +815,8 @@ class WatchParams(Section):
     reference_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """Not used any more: the uncertainty of the reference is part of the evidence. See decision 27."""
     urgent_labels: Annotated[int, Field(ge=0)] = 150
-    """If early evidence of decay comes, so many requests are drawn by lot to be labelled first, once for each fall. Without a
-    change that adds at most a tenth to the labels. 0: none. Unit: requests.
+    """If early evidence of decay comes, so many requests are drawn by lot to be labelled first, and as many once more if they
+    neither raise the alarm nor deny it. Without a change that adds at most a tenth to the labels. 0: none. Unit: requests.
     """
     mix_shift: Literal["name", "retrain"] = "name"
     """What follows if the score fell only because other labels, or another time of day, became more frequent: `name` it, or

@@ -151,7 +151,8 @@ class RetrainEvidence:
     - `metric`: the score: accuracy, slot_f1 or token_f1.
     - `unasked`: how many of the newest labels, those of `decay.window`, arrived unasked: no label request named them.
     - `independent`: how many of the new labels count: one a day of each user or session, and of equal inputs.
-    - `askable`: requests of the window without a label that urgent labels may be asked for; 0 if they were for this fall.
+    - `askable`: requests of the window without a label that urgent labels may be asked for; 0 until the last lot of this fall has
+      come, and after all of them.
     - `labels_per_day`: independent labels a day; None if too few have come.
     - `labels_of_change`: see `labels_of_change`.
     """

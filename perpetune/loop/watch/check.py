@@ -16,7 +16,7 @@ from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.loop.watch.decay_check import DecayCheck, LabelledRows, check_decay
 from perpetune.loop.watch.drift_check import check_drift, drift_state
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
-from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot
+from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot, lot_has_come
 from perpetune.loop.watch.reference import (
     answers,
     newest_answers,
@@ -25,7 +25,7 @@ from perpetune.loop.watch.reference import (
     reference_scores,
 )
 from perpetune.loop.watch.refresh_history import refreshes_before
-from perpetune.monitoring.detector_state import DETECTOR, DetectorState, from_text, to_text
+from perpetune.monitoring.detector_state import DETECTOR, LOTS, DetectorState, from_text, to_text
 from perpetune.monitoring.drift_state import DRIFT, DriftState
 from perpetune.monitoring.drift_state import to_text as drift_text
 from perpetune.monitoring.estimated_accuracy import ScoredRow, estimate_score
@@ -159,7 +159,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         metric=_metric(workspace),
         unasked=traffic.trusted(workspace),
         independent=decay_check.independent,
-        askable=0 if decay_check.detector_state.asked else sum(row.label is None for row in traffic.recent),
+        askable=_askable(workspace, champion, decay_check.detector_state, traffic),
         labels_per_day=decay_check.per_day,
         labels_of_change=refreshes.labels_of_change,
     )
@@ -177,7 +177,9 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     decision = record(*decided, task=task.name, time=datetime.now(UTC), ids=ids)
     log_decision(workspace, run, decision)
     log_metrics(run, _metrics(evidence, len(traffic.recent)))
-    is_early = decision.outcome == "ask for labels" and evidence.decay is not None and evidence.decay.is_early
+    is_early = decision.outcome == "ask for labels" and bool(
+        evidence.askable and evidence.decay and evidence.decay.is_early
+    )
     _save_detector(run, champion, decay_check, asked=is_early)
     if drift_after != drift_before:
         _save_drift(run, champion, drift_after)
@@ -187,6 +189,13 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     trial = registry.wanted(task.name).trial
     page = artifact_url(run.url, REPORT)
     return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
+
+
+def _askable(workspace: Workspace, champion: Version, detector_state: DetectorState, traffic: LogWindow) -> int:
+    """Requests that urgent labels may be asked for: none until the last lot of this fall has come, or after all lots."""
+    if detector_state.asked >= LOTS or (detector_state.asked and not lot_has_come(workspace, champion)):
+        return 0
+    return sum(row.label is None for row in traffic.recent)
 
 
 def _scored(traffic: LogWindow, window: Window) -> list[ScoredRow]:
@@ -324,7 +333,7 @@ def _save_detector(run: Run, champion: Version, decay_check: DecayCheck, *, aske
     """Save the detector's state, after the decision: a check killed earlier reads the same labels again."""
     if decay_check.new and decay_check.detector_state.until:
         detector_state = decay_check.detector_state
-        kept = {DETECTOR: to_text(replace(detector_state, asked=detector_state.asked or asked))}
+        kept = {DETECTOR: to_text(replace(detector_state, asked=detector_state.asked + asked))}
         registry.tag_version(champion.task, champion.version, kept)
         tag(run, kept)
 

@@ -10,6 +10,7 @@ from perpetune.loop.label_rule import label_rule
 from perpetune.monitoring.label_sampling import Candidate, candidates, draw, draw_key
 from perpetune.monitoring.window import Window
 from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.label_delays import COMPLETE
 from perpetune.prediction_log.label_requests import (
     drawn_before,
     newest_draw,
@@ -43,6 +44,16 @@ def ask_for_labels(
         return _draw(workspace, log, found, count, 1.0 if urgent else ratio, urgent=urgent > 0)
     finally:
         log.dispose()
+
+
+def lot_has_come(workspace: Workspace, champion: Version) -> bool:
+    """Whether so many urgent labels of the champion have come that the lot counts."""
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        still_open = open_requests(log, champion.task, version=champion.version, rule=label_rule(workspace))
+    finally:
+        log.dispose()
+    return sum(each.urgent for each in still_open) <= (1 - COMPLETE) * workspace.params.watch.urgent_labels
 
 
 def draw_standing_lot(workspace: Workspace, champion: Version) -> int:

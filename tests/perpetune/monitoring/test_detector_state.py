@@ -110,16 +110,22 @@ def test_another_reference_keeps_the_labels() -> None:
 
 
 def test_a_reset_keeps_position_and_counts() -> None:
-    alarmed = replace(update_state(NEW, wrong(40), 40, RULES), asked=True)
+    alarmed = replace(update_state(NEW, wrong(40), 40, RULES), asked=2)
     kept = reset_detector(alarmed)
-    assert (kept.until, kept.labels, kept.alarmed_by, kept.alarms, kept.asked) == (40, 40, None, 0, False)
+    assert (kept.until, kept.labels, kept.alarmed_by, kept.alarms, kept.asked) == (40, 40, None, 0, 0)
     assert kept.detector == NEW.detector
 
 
-def test_urgent_labels_are_asked_for_once_a_fall() -> None:
+def test_lots_of_urgent_labels_are_counted_for_each_fall() -> None:
     early = update_state(NEW, wrong(4), 4, RULES)
     evidence = most_likely_change(early.detector, RULES.margin).evidence
     assert RULES.run_length / EARLY <= evidence < RULES.run_length
-    asked = replace(early, asked=True)
-    assert update_state(asked, wrong(1), 5, RULES).asked
-    assert not update_state(asked, right(400), 404, RULES).asked, "the fall has not held"
+    asked = replace(early, asked=2)
+    assert update_state(asked, wrong(1), 5, RULES).asked == 2
+    assert update_state(asked, right(400), 404, RULES).asked == 0, "the fall has not held"
+
+
+@pytest.mark.parametrize(("before", "lots"), [("true", 1), ("false", 0)])
+def test_a_state_that_said_only_whether_a_lot_was_asked_for_goes_on(before: str, lots: int) -> None:
+    early = update_state(NEW, wrong(4), 4, RULES)
+    assert from_text(to_text(early).replace('"asked":0', f'"asked":{before}')) == replace(early, asked=lots)

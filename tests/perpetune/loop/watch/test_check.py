@@ -14,7 +14,7 @@ from perpetune.loop.watch.reference import reference_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import Drawn, request_labels
+from perpetune.prediction_log.label_requests import Drawn, open_requests, request_labels
 from perpetune.prediction_log.writes import add_feedback
 from perpetune.records import Feedback, RecordedAnswer
 from perpetune.tracking import registry
@@ -247,3 +247,27 @@ def test_a_check_does_not_import_training_libraries() -> None:
     code = "import sys, perpetune.tasks.check, perpetune.tasks.rollback, perpetune.tasks.trial; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ran.stdout.strip() == "set()", ran.stdout + ran.stderr
+
+
+def test_a_second_lot_is_asked_for_when_the_first_has_come_and_a_third_is_not(watched: Open) -> None:
+    """The evidence stays between the early one and the alarm."""
+    world = watched(watch={"run_length": 1e60, "urgent_labels": 20})
+    version = world.released(right=0.9)
+    world.traffic(version, 0, labels=10)
+    first = world.checked()
+    assert (first.decision.outcome, first.asked, state(world, version).asked) == ("ask for labels", 20, 1)
+    world.traffic(version, 0, batch=1, labels=1)
+    assert world.checked().decision.outcome == "keep", "the first lot is still open"
+    label_urgent(world)
+    second = world.checked()
+    assert (second.decision.outcome, second.asked, state(world, version).asked) == ("ask for labels", 19, 2)
+    label_urgent(world)
+    assert (world.checked().decision.outcome, state(world, version).asked) == ("keep", 2)
+
+
+def label_urgent(world: Any) -> None:
+    """Answers are called wrong, in nearly all of the open urgent requests: one is left out."""
+    log = open_log(world.workspace.settings.prediction_log)
+    for each in [each for each in open_requests(log, world.task) if each.urgent][1:]:
+        add_feedback(log, Feedback(request_id=each.request_id, time=datetime.now(UTC), label="good"))
+    log.dispose()
