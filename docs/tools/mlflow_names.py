@@ -33,6 +33,7 @@ VERSION_TAGS = {
     "git.commit": "As on the run.",
     "base.digest": "sha256 of the base model's weights.",
     "adapter.digest": "As on the run.",
+    "weights.digest": "SHA-256 of the safetensors files and the adapter's settings, compared before they are loaded.",
     "prefect.flow_run_id": "As on the run.",
     "decision": "The newest verdict on it.",
     "decision.reason": "Its reason.",
