@@ -36,6 +36,6 @@ def test_a_workspace_is_warned_of_until_there_is_a_young_backup(
 
 
 def test_the_note_of_a_backup_holds_no_password(tmp_path: Path) -> None:
-    note_backup(tmp_path, datetime.now(UTC), "sftp://ana:secret@host/backups/1")
+    note_backup(tmp_path, datetime.now(UTC), "sftp://ana:PASSWORD@host/backups/1")
     found = last_backup(tmp_path)
     assert found is not None and found.place == "sftp://host/backups/1"
