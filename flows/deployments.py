@@ -101,7 +101,7 @@ def deployments(params: Params) -> list[RunnerDeployment]:
                 name=task,
                 schedules=[Cron(params.retention.cron, parameters={"trigger": "schedule"})],
                 concurrency_limit=ONE_AT_A_TIME,
-                description="Delete what is old and nobody needs, or say what would go (retention.delete).",
+                description="Delete what is old and nothing needs, or say what would go (retention.delete).",
                 tags=["perpetune", task],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )

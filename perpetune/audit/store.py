@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, insert, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from perpetune.audit.entry import Entry, Event, Head, seal
-from perpetune.prediction_log.database import writing
+from perpetune.errors import PerpetuneError
+from perpetune.prediction_log.database import error_text, open_log, redacted, writing
 from perpetune.prediction_log.storable import storable
 from perpetune.prediction_log.tables import audit
 
@@ -44,6 +46,21 @@ def append(log: Engine, event: Event, *, once: str | None = None) -> Entry | Non
             )
         )
         return entry
+
+
+def append_first(url: str, event: Event, what: str, do: str, *, once: str | None = None) -> None:
+    """Append an event to the log at this URL before it is carried out: what could not be traced is not done.
+
+    Raises PerpetuneError, which says that `what` cannot be written and what to `do`, if the database cannot be written.
+    """
+    log = open_log(url)
+    try:
+        append(log, event, once=once)
+    except SQLAlchemyError as fault:
+        what = f"{what} cannot be written to the audit log: {error_text(fault)}"
+        raise PerpetuneError(what, where=redacted(url), do=do) from None
+    finally:
+        log.dispose()
 
 
 def entries(log: Engine, after: int = 0) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""`perpetune retention`: delete what is old and nobody needs."""
+"""`perpetune retention`: delete what is old and nothing needs."""
 
 from __future__ import annotations
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from perpetune.audit.actor import actor
 from perpetune.audit.entry import Event
-from perpetune.audit.store import append
-from perpetune.errors import PerpetuneError
+from perpetune.audit.store import append_first
 from perpetune.policy.decision.record import Decision
-from perpetune.prediction_log.database import error_text, open_log, redacted
 from perpetune.workspace import Workspace
 
 
@@ -24,14 +20,10 @@ def audit_decision(workspace: Workspace, decision: Decision) -> None:
     digest = hashlib.sha256(text.encode()).hexdigest()
     subject = f"{decision.task} version {decision.ids.model_version}" if decision.ids.model_version else decision.task
     details = {"outcome": decision.outcome, "record": digest, "run": decision.ids.run_id or ""}
-    log = open_log(workspace.settings.prediction_log)
-    try:
-        append(log, Event(actor(), f"decided ({decision.kind})", subject, details), once=f"record {digest}")
-    except SQLAlchemyError as fault:
-        raise PerpetuneError(
-            f"the decision {decision.outcome!r} on {subject} cannot be written to the audit log: {error_text(fault)}",
-            where=redacted(workspace.settings.prediction_log),
-            do="see that the database can be written; the step is then repeated",
-        ) from None
-    finally:
-        log.dispose()
+    append_first(
+        workspace.settings.prediction_log,
+        Event(actor(), f"decided ({decision.kind})", subject, details),
+        f"the decision {decision.outcome!r} on {subject}",
+        "see that the database can be written; the step is then repeated",
+        once=f"record {digest}",
+    )

@@ -1,4 +1,4 @@
-"""Retention: what is old and nobody needs is planned, written into the audit log, and deleted.
+"""Retention: what is old and nothing needs is planned, written into the audit log, and deleted.
 
 Each kind of thing may be deleted again after an interruption, so a retention that was killed goes on with the next one.
 """
@@ -14,10 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from perpetune.audit.actor import actor
 from perpetune.audit.entry import Event
-from perpetune.audit.store import append
+from perpetune.audit.store import append_first
 from perpetune.errors import PerpetuneError
 from perpetune.loop.run_context import use_mlflow
-from perpetune.prediction_log.database import error_text, open_log, redacted
+from perpetune.prediction_log.database import error_text, open_log
 from perpetune.prediction_log.writes import count_older, delete_older
 from perpetune.retention.data import dvc_at_rest, unneeded_objects
 from perpetune.retention.due import Due
@@ -135,14 +135,9 @@ def _data_of_runs(workspace: Workspace, going: frozenset[str], now: datetime) ->
 def _audit(workspace: Workspace, found: Sequence[Due]) -> None:
     """Append what will be deleted. A deletion that nobody could trace is not made, so this comes first."""
     details = {each.name: ", ".join((f"{each.count}", *each.which)) for each in found if each.count}
-    log = open_log(workspace.settings.prediction_log)
-    try:
-        append(log, Event(actor(), "began to delete what retention does not keep", workspace.params.task.name, details))
-    except SQLAlchemyError as fault:
-        raise PerpetuneError(
-            f"the deletion cannot be written to the audit log: {error_text(fault)}",
-            where=redacted(workspace.settings.prediction_log),
-            do="see that the database can be written, and run the command again",
-        ) from None
-    finally:
-        log.dispose()
+    append_first(
+        workspace.settings.prediction_log,
+        Event(actor(), "began to delete what retention does not keep", workspace.params.task.name, details),
+        "the deletion",
+        "see that the database can be written, and run the command again",
+    )
