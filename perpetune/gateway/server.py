@@ -32,8 +32,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.approval_routes import Approvals, Waiting
 from perpetune.gateway.app import create_app
 from perpetune.gateway.lasting_objects import LastingObjects
-from perpetune.gateway.middleware.draining import drain
-from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
+from perpetune.gateway.middleware.draining import DrainingProtocol, drain
 from perpetune.gateway.middleware.peer import PeerMiddleware
 from perpetune.gateway.recording.embedder import Embedder, encoder_loader
 from perpetune.gateway.releases.first_release import BootstrappingSource
@@ -224,7 +223,7 @@ def server_config(app: FastAPI, params: ServeParams, grace_seconds: float) -> uv
     return uvicorn.Config(
         PeerMiddleware(inner),
         loop="uvloop",
-        http=HeadLimitProtocol,
+        http=DrainingProtocol,
         ws="none",
         access_log=False,
         log_level="warning",

@@ -6,6 +6,8 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
+
 
 def drain(app: FastAPI) -> None:
     """Mark the app as draining: /readyz answers 503, and responses close their connections."""
@@ -36,3 +38,22 @@ class DrainingMiddleware:
             await JSONResponse({"ready": False, "draining": True}, 503)(scope, receive, send_closing)
             return
         await self.app(scope, receive, send_closing)
+
+
+class DrainingProtocol(HeadLimitProtocol):
+    """Answers a request that is on its way while the server stops.
+
+    uvicorn closes every connection that has no request under way, also one whose request was sent and not yet read.
+    """
+
+    last_call_seconds = 1.0
+
+    def shutdown(self) -> None:
+        if self.is_answering:
+            super().shutdown()
+        else:
+            self.loop.call_later(self.last_call_seconds, self._shutdown_unless_asked)
+
+    def _shutdown_unless_asked(self) -> None:
+        # The time limit of a head ends the wait for the rest of it.
+        (self.shutdown if self.is_receiving_head else super().shutdown)()

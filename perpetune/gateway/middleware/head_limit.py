@@ -31,7 +31,7 @@ class HeadLimitProtocol(NoUpgradeProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_answering:
+        if not self.is_answering:
             self._start_timer()  # also for an empty line, before which no message begins
         super().data_received(data)
         if self._in_head:
@@ -61,8 +61,12 @@ class HeadLimitProtocol(NoUpgradeProtocol):
         self._refuse(ApiError(400, msg, code="invalid_http"))
 
     @property
-    def _is_answering(self) -> bool:
+    def is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def is_receiving_head(self) -> bool:
+        return self._timer is not None
 
     def _too_slow(self) -> None:
         self._refuse(ApiError(408, f"The headers did not arrive within {self.seconds:g} s.", code="request_timeout"))
@@ -72,7 +76,7 @@ class HeadLimitProtocol(NoUpgradeProtocol):
         self._stop_timer()
         if self.transport.is_closing():
             return
-        if not self._is_answering:  # otherwise the bytes would end up inside another response
+        if not self.is_answering:  # otherwise the bytes would end up inside another response
             response = problem.response({HEADER: new_request_id()})
             head = f"HTTP/1.1 {problem.status} \r\nconnection: close\r\n"
             lines = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)

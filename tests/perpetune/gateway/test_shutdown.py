@@ -137,13 +137,42 @@ def test_requests_under_way_end_well_and_the_log_holds_them(begin: Begin, tmp_pa
     log.dispose()
 
 
+BODY = b'{"model": "reviews", "messages": [{"role": "user", "content": "hello"}]}'
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+REQUEST = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+def connect(process: Process) -> socket.socket:
+    host, port = process.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+@pytest.mark.parametrize("sent_before", [0, 30], ids=["none", "part"])
+def test_a_request_on_its_way_when_connections_are_refused_is_answered(begin: Begin, sent_before: int) -> None:
+    process = begin(0.1, grace=20, notice=0.5)
+    with connect(process) as connection:
+        process.child.send_signal(signal.SIGTERM)
+        connection.sendall(REQUEST[:sent_before])
+        eventually(process.refuses, 5)
+        connection.sendall(REQUEST[sent_before:])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+    assert process.child.wait(timeout=10) == 0
+
+
+def test_a_connection_without_a_request_does_not_hold_up_the_end(begin: Begin) -> None:
+    process = begin(0.1, grace=20, notice=0.2)
+    with connect(process) as connection:
+        process.child.send_signal(signal.SIGTERM)
+        assert connection.recv(1) == b""
+    assert process.child.wait(timeout=10) == 0
+
+
 @contextmanager
 def one_under_way(process: Process) -> Iterator[None]:
-    host, port = process.url.removeprefix("http://").split(":")
-    body = b'{"model": "reviews", "messages": [{"role": "user", "content": "hello"}]}'
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    with connect(process) as connection:
+        connection.sendall(REQUEST)
         eventually(lambda: under_way(process) == 1, 10)
         yield
 
