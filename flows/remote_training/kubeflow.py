@@ -1,6 +1,7 @@
-"""A run of Kubeflow Pipelines with one step, the training."""
+"""A run of Kubeflow Pipelines with one step, the training.
 
-from __future__ import annotations
+kfp reads the annotations of components, so that they are no texts here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ class Kubeflow:
         program, *arguments = command("")
 
         @dsl.container_component
-        def train(address: str):  # type: ignore[no-untyped-def]  # kfp reads the annotations
+        def train(address: str):  # type: ignore[no-untyped-def]
             return dsl.ContainerSpec(image=image, command=[program], args=[*arguments[:-1], address])
 
         @dsl.pipeline(name=PIPELINE, description="Train a job of an object store.")
