@@ -35,13 +35,14 @@ class Kubeflow:
         image = self.image
         program, *arguments = command("")
 
-        @dsl.container_component
-        def train(address: str):  # type: ignore[no-untyped-def]
+        def train(address: str) -> Any:
             return dsl.ContainerSpec(image=image, command=[program], args=[*arguments[:-1], address])
 
-        @dsl.pipeline(name=PIPELINE, description="Train a job of an object store.")
-        def training(address: str):  # type: ignore[no-untyped-def]
-            step = train(address=address)
+        del train.__annotations__["return"]  # the kind of component says it
+        component = dsl.container_component(train)
+
+        def training(address: str) -> None:
+            step = component(address=address)
             step.set_caching_options(enable_caching=False)
             step.set_cpu_limit(self.cpu).set_memory_limit(self.memory)
             if self.gpus:
@@ -49,7 +50,7 @@ class Kubeflow:
             for name, value in self.environment.items():
                 step.set_env_variable(name, value)
 
-        return training
+        return dsl.pipeline(training, name=PIPELINE, description="Train a job of an object store.")
 
     def compile(self, file: Path) -> None:
         _kfp().compiler.Compiler().compile(self.pipeline(), str(file))

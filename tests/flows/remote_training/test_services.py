@@ -19,6 +19,8 @@ from perpetune.flows.remote_training.kubeflow import Kubeflow
 from perpetune.flows.remote_training.prefect_pool import PrefectPool
 from perpetune.flows.remote_training.sagemaker import SageMaker
 
+pytestmark = pytest.mark.slow
+
 ADDRESS = "s3://models/perpetune/jobs/1"
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/perpetune:1"
 ROLE = "arn:aws:iam::123456789012:role/training"
@@ -34,7 +36,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def sagemaker(**options: Any) -> SageMaker:
-    return SageMaker(image=IMAGE, role=ROLE, instance="ml.g5.2xlarge", output="s3://models/perpetune/sagemaker", **options)
+    return SageMaker(
+        image=IMAGE, role=ROLE, instance="ml.g5.2xlarge", output="s3://models/perpetune/sagemaker", **options
+    )
 
 
 @pytest.mark.usefixtures("aws")
@@ -58,7 +62,7 @@ def test_sagemaker_says_how_a_job_ended() -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_a_refusal_of_sagemaker_is_one_sentence() -> None:
-    with pytest.raises(PerpetuneError, match="SageMaker refused: .*nosuch"):
+    with pytest.raises(PerpetuneError, match=r"SageMaker refused: .*nosuch"):
         sagemaker().why_ended("nosuch")
 
 
@@ -77,7 +81,9 @@ def test_kubeflow_gets_a_pipeline_whose_step_holds_the_gpus(tmp_path: Path) -> N
 
 
 def test_vertex_gets_a_custom_job_of_our_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vertex = pytest.importorskip("prefect_gcp.workers.vertex", reason="prefect-gcp is not installed: `make test-clouds`")
+    vertex = pytest.importorskip(
+        "prefect_gcp.workers.vertex", reason="prefect-gcp is not installed: `make test-clouds`"
+    )
     user = {"type": "authorized_user", "client_id": "x", "client_secret": "x", "refresh_token": "x"}
     (tmp_path / "user.json").write_text(json.dumps(user))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "user.json"))
@@ -88,7 +94,12 @@ def test_vertex_gets_a_custom_job_of_our_variables(tmp_path: Path, monkeypatch: 
         worker.job_configuration.from_template_and_values(
             base_job_template=worker.get_default_base_job_template(),
             client=object(),  # which blocks would be asked for
-            values={**pool.variables, "image": pool.image, "region": "europe-west4", "command": "prefect flow-run execute"},
+            values={
+                **pool.variables,
+                "image": pool.image,
+                "region": "europe-west4",
+                "command": "prefect flow-run execute",
+            },
         )
     )
     [machines] = worker._build_job_spec(None, configuration).worker_pool_specs
