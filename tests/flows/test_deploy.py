@@ -14,11 +14,13 @@ from typing import Any
 import httpx
 import pytest
 from mlflow.tracking import MlflowClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from waiting import eventually
 from workspaces import write_params
 
 from perpetune.errors import PerpetuneError
 from perpetune.flows.command import require_no_namesake
+from perpetune.flows.remote_training.prefect_pool import PrefectPool
 from perpetune.runtime.events import ROLLED_BACK, TRIAL
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import Supervisor, free_ports
@@ -121,6 +123,23 @@ def test_a_worker_of_a_pool_runs_in_the_workspace_itself(
     assert "Downloading flow code" not in said
     assert "params.yaml" not in said, "it was found"
     assert "the MLflow server does not answer" in said, "it ran as far as that, beside modules of those names"
+
+
+def test_a_training_runs_in_a_pool_and_its_end_is_seen(
+    workspace: tuple[Path, Supervisor, Ports], tmp_path: Path
+) -> None:
+    """The flow, its command and how it ended; that the store holds no job is what the command finds."""
+    folder, _, _ = workspace
+    python("-m", "prefect", "work-pool", "create", "trainers", "--type", "process")
+    pool = PrefectPool("trainers")
+    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+        run = pool.start(f"file://{tmp_path}/store")
+        assert pool.why_ended(run) is None
+        python("-m", "prefect", "worker", "start", "--pool", "trainers", "--run-once", folder=folder)
+        ended = pool.why_ended(run)
+    assert ended is not None
+    assert ended.startswith("Failed")
+    assert "the training ended with status 1" in ended
 
 
 @pytest.mark.integration

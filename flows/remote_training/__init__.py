@@ -1,0 +1,1 @@
+"""Training in a container of SageMaker, of a Prefect work pool (such as Vertex AI's) or of Kubeflow Pipelines."""

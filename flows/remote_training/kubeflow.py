@@ -1,0 +1,89 @@
+"""A run of Kubeflow Pipelines with one step, the training.
+
+kfp reads the annotations of components, so that they are no texts here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from perpetune.errors import PerpetuneError
+from perpetune.flows.remote_training.container import command
+
+PIPELINE = "perpetune-training"
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+
+
+@dataclass(frozen=True)
+class Kubeflow:
+    """`host` is the address of the Pipelines API; `memory` and `cpu` are Kubernetes quantities."""
+
+    image: str
+    host: str = ""
+    gpus: int = 1
+    accelerator: str = "nvidia.com/gpu"
+    cpu: str = "4"
+    memory: str = "32G"
+    service_account: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def pipeline(self) -> Any:
+        """The pipeline function of kfp, whose parameter is the job's address."""
+        dsl = _kfp().dsl
+        image = self.image
+        program, *arguments = command("")
+
+        def train(address: str) -> Any:
+            return dsl.ContainerSpec(image=image, command=[program], args=[*arguments[:-1], address])
+
+        del train.__annotations__["return"]  # the kind of component says it
+        component = dsl.container_component(train)
+
+        def training(address: str) -> None:
+            step = component(address=address)
+            step.set_caching_options(enable_caching=False)
+            step.set_cpu_limit(self.cpu).set_memory_limit(self.memory)
+            if self.gpus:
+                step.set_accelerator_type(self.accelerator).set_accelerator_limit(self.gpus)
+            for name, value in self.environment.items():
+                step.set_env_variable(name, value)
+
+        return dsl.pipeline(training, name=PIPELINE, description="Train a job of an object store.")
+
+    def compile(self, file: Path) -> None:
+        _kfp().compiler.Compiler().compile(self.pipeline(), str(file))
+
+    def start(self, address: str) -> str:
+        run = self._client.create_run_from_pipeline_func(
+            self.pipeline(),
+            arguments={"address": address},
+            service_account=self.service_account,
+            enable_caching=False,
+        )
+        return str(run.run_id)
+
+    def why_ended(self, job: str) -> str | None:
+        found = self._client.get_run(job)
+        state = str(found.state)
+        if state not in _ENDED:
+            return None
+        return f"{state} {getattr(found.error, 'message', '') or ''}".strip()
+
+    def stop(self, job: str) -> None:
+        self._client.terminate_run(job)
+
+    @cached_property
+    def _client(self) -> Any:
+        return _kfp().Client(host=self.host)
+
+
+def _kfp() -> Any:
+    try:
+        import kfp
+        import kfp.compiler
+        import kfp.dsl
+    except ImportError:
+        raise PerpetuneError("Kubeflow Pipelines needs the package kfp", do="pip install kfp") from None
+    return kfp

@@ -1,0 +1,78 @@
+"""A flow run in a Prefect work pool: Vertex AI custom jobs, Kubernetes, ECS or any other type."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+from prefect.types.entrypoint import EntrypointType
+
+from perpetune.errors import PerpetuneError
+from perpetune.flows.remote_training.container import command
+
+
+@flow(name="train", log_prints=True)
+def train(address: str) -> None:
+    """Train the job at this address of an object store; started by PERPETUNE_TRAINING_LAUNCHER."""
+    _, *arguments = command(address)
+    with subprocess.Popen([sys.executable, *arguments]) as worker:
+        try:
+            status = worker.wait()
+        except BaseException:
+            worker.terminate()  # it stores its checkpoint before it ends
+            raise
+    if status:
+        raise RuntimeError(f"the training ended with status {status}; the run that started it says why")
+
+
+@dataclass(frozen=True)
+class PrefectPool:
+    """`variables` are job variables of the pool's template, such as a machine type."""
+
+    pool: str
+    image: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def start(self, address: str) -> str:
+        deployment = train.to_deployment(
+            name=self.pool,
+            tags=["perpetune"],
+            job_variables=dict(self.variables),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        assert isinstance(deployment, RunnerDeployment)
+        try:
+            deployment.apply(work_pool_name=self.pool, image=self.image)
+        except DeploymentApplyError as fault:
+            raise PerpetuneError(
+                f"Prefect refused the deployment: {fault}",
+                where=f"the work pool {self.pool}",
+                do="create the pool with `prefect work-pool create`, or name another one with --pool",
+            ) from fault
+        run = run_deployment(f"{train.name}/{self.pool}", parameters={"address": address}, timeout=0, as_subflow=False)
+        assert isinstance(run, FlowRun)
+        return str(run.id)
+
+    def why_ended(self, job: str) -> str | None:
+        with get_client(sync_client=True) as client:
+            try:
+                state = client.read_flow_run(UUID(job)).state
+            except ObjectNotFound:
+                return "the flow run was deleted"
+        if state is None or not state.is_final():
+            return None
+        return f"{state.name} {state.message or ''}".strip()
+
+    def stop(self, job: str) -> None:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(job), Cancelling())

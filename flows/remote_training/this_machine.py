@@ -1,0 +1,28 @@
+"""A process of this machine: to try an object store and the options before a service is paid for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+from perpetune.flows.remote_training.container import command
+
+
+@dataclass(frozen=True)
+class ThisMachine:
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, address: str) -> str:
+        _, *arguments = command(address)
+        process = subprocess.Popen([sys.executable, *arguments], start_new_session=True)
+        name = f"process {process.pid}"
+        self._processes[name] = process
+        return name
+
+    def why_ended(self, job: str) -> str | None:
+        status = self._processes[job].poll()
+        return None if status is None else f"it ended with status {status}"
+
+    def stop(self, job: str) -> None:
+        self._processes[job].terminate()
