@@ -30,8 +30,12 @@ SCRIPTS = {"mlflow": MLFLOW, "prefect": PREFECT}
 
 
 def write_params(folder: Path, /, **sections: Mapping[str, object]) -> Path:
-    """The repository's params.yaml with these settings in place of its own; the others of each section stay."""
+    """The repository's params.yaml with these settings in place of its own; the others of each section stay.
+
+    Its reviews are left out: each read would start pip, which finds no wheel here.
+    """
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    settings["fetch"]["sources"].remove("reviews")
     for section, values in sections.items():
         settings[section] = settings.get(section, {}) | values
     path = folder / "params.yaml"
