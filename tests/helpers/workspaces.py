@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from mlflow.tracking._tracking_service import utils
 
 from perpetune.workspace import Workspace
 
@@ -91,6 +92,7 @@ def copied(workspace: Path, into: Path) -> Path:
                         f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?) WHERE instr("{column}", ?)',
                         (str(workspace), str(into), str(workspace)),
                     )
+    utils._artifact_repos_cache.clear()  # MLflow keeps where the files of a run lay
     return into
 
 
