@@ -84,7 +84,7 @@ up: setup
 
 # In the order of the files: the integration tests take longest and come early, so that no process waits for them.
 # At the niceness of the worker: at another, one test's refresh would stand still while the other process computes.
-# Slow tests wait for servers and intervals half of their time: on two cores a third process computes meanwhile.
+# Slow tests wait for servers and intervals: a third process computes meanwhile on two cores.
 test: setup
 	nice -n 10 $(BIN)/pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
 

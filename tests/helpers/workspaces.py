@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
-from mlflow.tracking._tracking_service import utils
 
 from perpetune.workspace import Workspace
 
@@ -82,6 +81,8 @@ def once(folders: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 
 def copied(workspace: Path, into: Path) -> Path:
     """A copy of a workspace with its MLflow store, which names its own folder in many places."""
+    from mlflow.tracking._tracking_service import utils
+
     shutil.copytree(workspace, into, symlinks=True)
     with closing(sqlite3.connect(into / "mlflow.db")) as database, database:
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
