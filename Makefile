@@ -4,6 +4,8 @@ BIN := .venv/bin
 # On all cores; pip takes one. Left to the first start it costs half a minute, and every start if PYTHONDONTWRITEBYTECODE
 # is set. Some packages hold templates that are no Python, which it reports as a failure.
 COMPILE := -m compileall -qq -j 0
+# Where it is set, each of the tests' processes would compile perpetune, and pytest rewrite the asserts of every test.
+export PYTHONDONTWRITEBYTECODE =
 
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -91,10 +93,11 @@ demo: setup
 up: setup
 	$(BIN)/perpetune up
 
-# In the order of the files: the integration tests take longest and come early, so that neither process waits for them.
+# In the order of the files: the integration tests take longest and come early, so that no process waits for them.
 # At the niceness of the worker: at another, one test's refresh would stand still while the other process computes.
+# Slow tests wait for servers and intervals: a third process computes meanwhile on two cores.
 test: setup
-	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	nice -n 10 $(BIN)/pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Without the tests marked slow. One that takes as long as this timeout wants the mark, or less to do.
 test-fast: setup
@@ -102,7 +105,7 @@ test-fast: setup
 
 # The rest, in the order of `make test`.
 test-slow: setup
-	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
+	nice -n 10 $(BIN)/pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder -m slow
 
 # The fast tests again, measured: Python's tracer takes half as long again, and slow ones run mostly in other processes.
 coverage: setup

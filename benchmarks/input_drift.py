@@ -26,7 +26,7 @@ import pandas as pd
 from record import RESULTS, Claim, write
 
 from perpetune.classifiers.encoder import load_encoder
-from perpetune.monitoring.drift import dataset
+from perpetune.monitoring.evidently_report import dataset
 from perpetune.monitoring.input_drift import InputRow, compare_inputs, vectors_of
 from perpetune.monitoring.window import descriptors
 from perpetune.params import EvaluateParams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,19 @@ TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} </s>{% endfor %}"
     "{% if add_generation_prompt %} assistant {% endif %}"
 )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make test-slow` imports only files that mark a test as slow: two thirds of them do not."""
+    if config.option.markexpr != "slow" or not collection_path.match("test_*.py"):
+        return None
+    return True if "pytest.mark.slow" not in collection_path.read_text(encoding="utf-8") else None
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: without this each pass of the garbage collector would look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

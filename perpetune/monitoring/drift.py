@@ -5,21 +5,15 @@ from __future__ import annotations
 import base64
 import gzip
 import html as markup
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from evidently import DataDefinition, Dataset, Report
-from evidently.core.container import MetricOrContainer
-from evidently.core.report import Snapshot
-from evidently.legacy.calculations.stattests import StatTest, register_stattest
-from evidently.legacy.core import ColumnType
-from evidently.metrics import MeanValue, ValueDrift
-from scipy.stats import chi2, chi2_contingency, kstwobign
+from scipy.stats import chi2, kstwobign
 
 from perpetune.files import write_atomic
 from perpetune.monitoring.independent import cluster_and_day
@@ -30,19 +24,19 @@ from perpetune.monitoring.window import (
     ANSWER_LENGTH,
     CONFIDENCE,
     INPUT_COLUMNS,
-    SCORE,
     Window,
+    answer_counts,
     current_frame,
     reference_frame,
 )
 from perpetune.params import WatchParams
-from perpetune.policy.retraining import ColumnDrift, DriftEvidence, InputDrift
+from perpetune.policy.retraining import DriftEvidence, InputDrift
 
-KOLMOGOROV_SMIRNOV = "ks"
-CHI_SQUARE = "two-sample chi-square"
+if TYPE_CHECKING:
+    from evidently.core.report import Snapshot
+
 LEVEL = 0.02  # false-alarm rate of a check that stands alone: half for inputs and half for predictions
 SMALLEST_SHIFT = 0.1  # of a KS distance, or of Cohen's w
-RARE = 5  # the chi-square approximation needs about this many in a cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +83,14 @@ def drift_report(
         write_atomic(html, _page(heading, f"<p>Too few rows for a test: {needed}</p>"))
         return DriftEvidence(False, len(current), len(reference), 0.0, False, False, {})
 
+    from perpetune.monitoring import evidently_report
+
     inputs = _thresholds(INPUT_COLUMNS, current, reference, params, level / 2)
     predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params, level / 2)
     tested = spans or [Span(NEWEST, rows_of_window(window), rows_of_reference(window))]
     whole, change = _test_spans(tested, level / 2)
-    snapshot = _run(current, reference, inputs, predictions)
-    columns = _column_drifts(snapshot, {**inputs, **predictions})
+    snapshot = evidently_report.tested(current, reference, inputs, predictions)
+    columns = evidently_report.column_drifts(snapshot, {**inputs, **predictions})
     _write(html, snapshot, f"{heading} {_finding(whole)}", as_html(change, with_texts=with_texts))
     return DriftEvidence(
         judged=True,
@@ -118,9 +114,11 @@ def draw_report(window: Window, params: WatchParams, html: Path, last: DriftEvid
     if min(len(current), len(reference)) < params.min_rows:
         write_atomic(html, _page(heading, f"<p>Too few rows for a picture: each side needs {params.min_rows}.</p>"))
         return
+    from perpetune.monitoring import evidently_report
+
     inputs = _thresholds(INPUT_COLUMNS, current, reference, params, LEVEL / 2)
     predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params, LEVEL / 2)
-    _write(html, _run(current, reference, inputs, predictions), heading, "")
+    _write(html, evidently_report.tested(current, reference, inputs, predictions), heading, "")
 
 
 def _independent(window: Window) -> Window:
@@ -165,66 +163,8 @@ def _p_of_smallest_shift(current: pd.Series, reference: pd.Series) -> float:
     rows = 1 / (1 / current.count() + 1 / reference.count())
     if pd.api.types.is_numeric_dtype(current):
         return float(kstwobign.sf(SMALLEST_SHIFT * np.sqrt(rows)))
-    freedom = max(_counts(reference, current).shape[1] - 1, 1)
+    freedom = max(answer_counts(reference, current).shape[1] - 1, 1)
     return float(chi2.sf(SMALLEST_SHIFT**2 * rows, freedom))
-
-
-def _chi_square(reference: pd.Series, current: pd.Series, kind: ColumnType, threshold: float) -> tuple[float, bool]:
-    """A two-sample test: Evidently's own chi-square treats the reference's ratios as exact, with too many alarms."""
-    counts = _counts(reference, current)
-    p_value = float(chi2_contingency(counts, correction=False).pvalue) if counts.shape[1] > 1 else 1.0
-    return p_value, p_value <= threshold
-
-
-def _counts(reference: pd.Series, current: pd.Series) -> np.ndarray:
-    """A table of shape (2, answers); answers given fewer than `RARE` times in total are merged into one column."""
-    both = pd.DataFrame({"reference": reference.value_counts(), "current": current.value_counts()}).fillna(0)
-    rare = both.sum(axis=1) < RARE
-    kept = both[~rare].to_numpy()
-    return np.vstack([kept, both[rare].sum().to_numpy()]).T if rare.any() else kept.T
-
-
-register_stattest(StatTest(CHI_SQUARE, "chi-square p_value", [ColumnType.Categorical]), _chi_square)
-
-
-def _run(
-    current: pd.DataFrame,
-    reference: pd.DataFrame,
-    inputs: Mapping[str, float],
-    predictions: Mapping[str, float],
-) -> Snapshot:
-    metrics: list[MetricOrContainer] = [
-        ValueDrift(column=column, method=KOLMOGOROV_SMIRNOV, threshold=threshold)
-        for column, threshold in inputs.items()
-    ]
-    if current[SCORE].notna().any() and reference[SCORE].notna().any():
-        metrics.append(MeanValue(column=SCORE))
-    for column, threshold in predictions.items():
-        method = CHI_SQUARE if column == ANSWER else KOLMOGOROV_SMIRNOV
-        metrics.append(ValueDrift(column=column, method=method, threshold=threshold))
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # Evidently correlates the columns; a constant one has no correlation.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return Report(metrics).run(dataset(current), dataset(reference))
-
-
-def dataset(frame: pd.DataFrame) -> Dataset:
-    """An Evidently dataset with the answer as categorical column and the others as numerical."""
-    categorical = [ANSWER] if ANSWER in frame else []
-    numerical = [column for column in frame if column not in categorical]
-    return Dataset.from_pandas(
-        frame, data_definition=DataDefinition(numerical_columns=numerical, categorical_columns=categorical)
-    )
-
-
-def _column_drifts(snapshot: Snapshot, thresholds: Mapping[str, float]) -> dict[str, ColumnDrift]:
-    columns = {}
-    for metric in snapshot.dict()["metrics"]:
-        column, value = metric["config"].get("column"), metric["value"]
-        if metric["config"]["type"].endswith(":ValueDrift"):
-            threshold = thresholds[column]
-            columns[column] = ColumnDrift(metric["config"]["method"], float(value), threshold, bool(value <= threshold))
-    return columns
 
 
 def _heading(window: Window) -> str:

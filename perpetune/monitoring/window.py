@@ -18,6 +18,7 @@ ANSWER = "answer"
 ANSWER_LENGTH = "answer length"
 CONFIDENCE = "confidence"
 SCORE = "score"
+RARE = 5  # the chi-square approximation needs about this many in a cell
 
 Scorer = Callable[[str, str], float]
 """score(expected output, answer), 0 to 1."""
@@ -88,6 +89,14 @@ def descriptors(texts: Sequence[str]) -> dict[str, list[float]]:
         "mean word length": [_mean(len(word) for word in text.split()) for text in texts],
         "non-letter ratio": [_ratio(not (letter.isalpha() or letter.isspace()) for letter in text) for text in texts],
     }
+
+
+def answer_counts(reference: pd.Series, current: pd.Series) -> np.ndarray:
+    """A table of shape (2, answers); answers given fewer than `RARE` times in total are merged into one column."""
+    both = pd.DataFrame({"reference": reference.value_counts(), "current": current.value_counts()}).fillna(0)
+    rare = both.sum(axis=1) < RARE
+    kept = both[~rare].to_numpy()
+    return np.vstack([kept, both[rare].sum().to_numpy()]).T if rare.any() else kept.T
 
 
 def _answers(outputs: Sequence[str | None], kind: str) -> dict[str, list[str | None] | np.ndarray]:

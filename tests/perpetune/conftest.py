@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from workspaces import write_params
+from workspaces import copied, once, write_params
 
 from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import curate, log_data
@@ -75,12 +75,17 @@ def lay_out(root: Path, tiny_folder: Path, new_mlflow_store: Callable[[Path], st
         fetch={"sources": ["mine.csv"]},
         split={"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
         train=TRAIN,
+        label_errors={"action": "off"},  # its imports take as long as all other stages
         evaluate={"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None},
     )
     shutil.copy(ROOT / "dvc.yaml", root)
     store = new_mlflow_store(root)
     connect(store)
     MlflowClient().create_experiment("colours", artifact_location=str(root / ".perpetune" / "artifacts"))
+    return opened(root, store)
+
+
+def opened(root: Path, store: str) -> Workspace:
     addresses = Settings(mlflow_tracking_uri=store, database_url=f"sqlite:///{root / 'predictions.db'}")
     return Workspace(root, open_workspace(root).params, addresses)
 
@@ -89,13 +94,22 @@ def lay_out(root: Path, tiny_folder: Path, new_mlflow_store: Callable[[Path], st
 def twice(
     tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, new_mlflow_store: Callable[[Path], str]
 ) -> Workspace:
-    """Version 1, champion, and version 2 on more rows, some of them with another colour. No test changes it."""
-    workspace = lay_out(tmp_path_factory.mktemp("twice"), tiny_folder, new_mlflow_store)
-    write_rows(workspace.root, FILLERS[:8])
-    one_pass(workspace, "manual", "a first model")
-    write_rows(workspace.root, FILLERS, fire="blue")
-    one_pass(workspace, "decay", "the champion scores 20 points less")
-    return workspace
+    """Version 1, champion, and version 2 on more rows, some of them with another colour. No test changes it.
+
+    It is made once for all workers, of which each has a copy.
+    """
+
+    def make(root: Path) -> None:
+        workspace = lay_out(root, tiny_folder, new_mlflow_store)
+        write_rows(workspace.root, FILLERS[:8])
+        one_pass(workspace, "manual", "a first model")
+        write_rows(workspace.root, FILLERS, fire="blue")
+        one_pass(workspace, "decay", "the champion scores 20 points less")
+
+    root = copied(once(tmp_path_factory, "twice", make), tmp_path_factory.mktemp("twice") / "workspace")
+    store = f"sqlite:///{root / 'mlflow.db'}"
+    connect(store)
+    return opened(root, store)
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,8 @@ from datetime import datetime
 
 import numpy as np
 import pandas as pd
-from evidently import Report
-from evidently.presets import DataDriftPreset
 
 from perpetune.evaluation.systems import Kind
-from perpetune.monitoring.drift import dataset
 from perpetune.monitoring.window import SCORE, Window, current_frame, reference_frame
 from perpetune.params import WatchParams
 from perpetune.records import Prediction
@@ -60,6 +57,12 @@ def preset_drift(
     current: Sequence[ScoredAnswer], reference: Sequence[ScoredAnswer], kind: Kind, now: datetime
 ) -> tuple[int, float]:
     """The number and ratio of drifted columns; (0, ratio) if the ratio is below one half."""
+    # Evidently takes seconds to import, which other policies need not wait for.
+    from evidently import Report
+    from evidently.presets import DataDriftPreset
+
+    from perpetune.monitoring.evidently_report import dataset
+
     window = Window(
         [_prediction(position, scored, now) for position, scored in enumerate(current)],
         [scored.example for scored in reference],

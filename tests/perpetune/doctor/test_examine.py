@@ -25,7 +25,8 @@ def findings(folder: Path) -> dict[str, Finding]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # of a store that tests of this process share
     write_params(tmp_path)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     return tmp_path
