@@ -11,7 +11,15 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from perpetune.curation.erased import load_tombstones
-from perpetune.curation.inbox.files import Origin, inbox_files, now, origin_file, preferences_file, read_origin
+from perpetune.curation.inbox.files import (
+    Origin,
+    given_source,
+    inbox_files,
+    now,
+    origin_file,
+    preferences_file,
+    read_origin,
+)
 from perpetune.curation.inbox.files import read_rejected as read_rejected
 from perpetune.curation.inbox.files import rejected_file as rejected_file
 from perpetune.curation.inbox.files import source_name as source_name
@@ -71,7 +79,7 @@ def ingest(
     file = NamedFile(path, str(path)) if isinstance(path, Path) else path
     with plain_errors(inbox), tempfile.TemporaryDirectory(prefix="perpetune-") as temporary:
         digest = _digest(file, options, source)
-        target = _known(inbox, digest) or inbox / f"{source or source_name(file.path)}-{digest}.jsonl"
+        target = _known(inbox, digest) or inbox / f"{_source(file, source)}-{digest}.jsonl"
         folder = Path(temporary)
         erased = load_tombstones(inbox.absolute().parents[1])
         summary = spool(file.path, _name(target), options, folder, Path(file.address), erased)
@@ -83,6 +91,10 @@ def ingest(
             )
         with locked(inbox):
             return _publish(file, target, summary, folder)
+
+
+def _source(file: NamedFile, given: str | None) -> str:
+    return source_name(file.path) if given is None else given_source(given)
 
 
 def _known(inbox: Path, digest: str) -> Path | None:
@@ -207,5 +219,5 @@ def preview(
     file = NamedFile(path, str(path)) if isinstance(path, Path) else path
     with plain_errors(file.path), tempfile.TemporaryDirectory(prefix="perpetune-") as temporary:
         folder = Path(temporary)
-        summary = spool(file.path, source or source_name(file.path), options, folder, shown=Path(file.address))
+        summary = spool(file.path, _source(file, source), options, folder, shown=Path(file.address))
         return Preview(summary, tuple(islice(spooled(folder, summary.unrelated), limit)))

@@ -80,6 +80,23 @@ def test_a_file_cannot_pass_for_production_traffic_by_its_name(tmp_path: Path) -
     assert ingest(file, tmp_path / "inbox").source == "traffic-file"
 
 
+@pytest.mark.parametrize("name", ["../out", "a/b", "a\\b", "/etc/x", ".hidden", " x", "", "a\nb", "n" * 200, "traffic"])
+def test_a_name_that_leaves_the_inbox_or_is_reserved_is_refused(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "in" / "a.jsonl", {"input": "a", "output": "b"})
+
+    for run in (lambda: ingest(file, tmp_path / "w" / "inbox", source=name), lambda: preview(file, source=name)):
+        with pytest.raises(PerpetuneError, match=r"--name"):
+            run()
+
+    assert [path.name for path in tmp_path.rglob("*.jsonl")] == ["a.jsonl"]
+
+
+def test_a_name_of_any_script_is_kept(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", {"input": "a", "output": "b"})
+
+    assert ingest(file, tmp_path / "inbox", source="Müller Anfragen 2").source == "Müller Anfragen 2"
+
+
 def write(path: Path, *rows: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(json.dumps(row) for row in rows))
