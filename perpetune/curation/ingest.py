@@ -43,6 +43,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 
 _DEFAULT = ReadOptions()
+_MORE_SPACE = "let TMPDIR name a folder with more space"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def ingest(
         target = _known(inbox, digest) or inbox / f"{_source(file, source)}-{digest}.jsonl"
         folder = Path(temporary)
         erased = load_tombstones(inbox.absolute().parents[1])
-        summary = spool(file.path, _name(target), options, folder, Path(file.address), erased)
+        with plain_errors(folder, _MORE_SPACE):
+            summary = spool(file.path, _name(target), options, folder, Path(file.address), erased)
         if not summary.examples:
             if not summary.rejected:
                 raise PerpetuneError("the file has no rows", where=file.address, do="add at least one example")
@@ -217,7 +219,7 @@ def preview(
 ) -> Preview:
     """Read a file as `ingest` does, and write nothing. Raises PerpetuneError if it cannot be read."""
     file = NamedFile(path, str(path)) if isinstance(path, Path) else path
-    with plain_errors(file.path), tempfile.TemporaryDirectory(prefix="perpetune-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="perpetune-") as temporary, plain_errors(Path(temporary), _MORE_SPACE):
         folder = Path(temporary)
         summary = spool(file.path, _source(file, source), options, folder, shown=Path(file.address))
         return Preview(summary, tuple(islice(spooled(folder, summary.unrelated), limit)))
