@@ -62,11 +62,11 @@ def row_changes(before: Splits, after: Splits, *, labelled: bool) -> list[Change
 
 def _paired(old: _Rows, new: _Rows) -> Iterator[_Pair]:
     """Each row with its other version, in the order of source and id."""
-    relabelled = defaultdict(list)
+    relabelled: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for key in sorted(new.keys() - old.keys()):
         if has_content_id(new[key][1]):
             relabelled[_conversation(new[key][1])].append(key)
-    found = set()
+    found: set[tuple[str, str]] = set()
     for key in sorted(old):
         now = key
         # The id of a row without one is a hash that another answer changes.
