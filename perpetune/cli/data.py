@@ -44,11 +44,12 @@ def ingest(
     Formats: JSON Lines, JSON, CSV, TSV, Excel, Parquet, also compressed or in a .zip or .tar. Schemas: input/output, OpenAI
     chat, Alpaca, Dolly, ShareGPT, preference pairs, Label Studio, Argilla, Langfuse, OpenTelemetry, and others by --map.
     """
-    from perpetune.cli.ingestion_lines import as_json, one_error, show, show_preview
+    from perpetune.cli.ingestion_lines import as_json, one_error, show, show_preview, show_unread
     from perpetune.curation.ingest import Ingestion, preview
     from perpetune.curation.ingest import ingest as ingest_file
     from perpetune.curation.layout import INBOX
     from perpetune.curation.readers.addresses.address import local_copies
+    from perpetune.curation.readers.addresses.local import unread_below
     from perpetune.curation.readers.options import read_options
     from perpetune.errors import PerpetuneError
 
@@ -70,6 +71,8 @@ def ingest(
                         continue
                     if not json_:
                         show(done[-1], say)
+            if Path(address).is_dir() and not json_:
+                show_unread(unread_below(Path(address)), say)
         if json_ and done:
             print_json(as_json(done[0]) if len(done) == 1 else list(map(as_json, done)))
         elif done and "inbox" not in workspace.params.fetch.sources:

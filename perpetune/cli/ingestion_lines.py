@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,14 +12,14 @@ from perpetune.curation.ingest import Ingestion, Preview
 from perpetune.curation.quarantine import Rejected
 from perpetune.errors import PerpetuneError
 from perpetune.params import TaskParams
-from perpetune.records import conversation
+from perpetune.records import Message, conversation
 
 _LIMIT = 400
 
 
 def show(done: Ingestion, say: Callable[[str], None]) -> None:
     note = " (this very file was ingested before: nothing to do)" if done.repeated else ""
-    say(f"{done.examples} examples in {shown(done.path)}{note}")
+    say(f"{_count(done.examples, 'example')} in {shown(done.path)}{note}")
     _show_reading(done.schemas, done.used, done.ignored, done.notes, say)
     if done.replaced:
         say(f"  {_rows(done.replaced)} of earlier files replaced by a newer version")
@@ -34,11 +35,16 @@ def show_preview(found: Preview, task: TaskParams, say: Callable[[str], None]) -
     for number, row in enumerate(found.first, start=1):
         say(f"--- {number}: id {row.id}, group {row.group}, source {row.source}")
         for turn in conversation(task.instruction, row):
-            say(f"{turn.role}: {_short(turn.content or str(list(turn.tool_calls or ())))}")
+            say(f"{turn.role}: {_short(_said(turn))}")
         say(f"=> {_short(row.output)}")
-    say(f"{summary.examples} examples, {len(summary.rejected)} to be quarantined; nothing was added")
+    say(f"{_count(summary.examples, 'example')}, {len(summary.rejected):,} to be quarantined; nothing was added")
     _show_reading(summary.schemas, summary.used, summary.ignored, summary.notes, say)
     _show_rejected(summary.rejected, say)
+
+
+def show_unread(names: Sequence[str], say: Callable[[str], None]) -> None:
+    if names:
+        say(f"{_count(len(names), 'file')} of the folder not read, for the suffix: {_some(names)}")
 
 
 def one_error(failed: Sequence[PerpetuneError], done: int) -> PerpetuneError:
@@ -81,6 +87,11 @@ def _count(count: int, what: str) -> str:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _said(turn: Message) -> str:
+    calls = json.dumps(turn.tool_calls, ensure_ascii=False) if turn.tool_calls else ""
+    return "\n".join(filter(None, (turn.content, calls)))
 
 
 def _short(text: str) -> str:

@@ -52,7 +52,7 @@ def apply_command(
     A rule is a function `def refund(text: str) -> str | None` that returns a label or abstains, or a
     `perpetune.rules.Prompt` to a larger model. Votes are combined by how accurate each rule is found to be (Dawid-Skene).
     """
-    from perpetune.curation.inbox.files import source_name
+    from perpetune.curation.inbox.files import given_source, source_name
     from perpetune.curation.readers.addresses.address import local_copies
     from perpetune.curation.readers.options import read_options
     from perpetune.curation.readers.unlabelled import read_unlabelled
@@ -71,7 +71,7 @@ def apply_command(
         with local_copies(data) as files:
             if len(files) != 1:
                 raise PerpetuneError(f"these are {len(files)} files", where=data, do="apply the rules to one at a time")
-            called = name or source_name(files[0].path)
+            called = source_name(files[0].path) if name is None else given_source(name)
             read = read_unlabelled(files[0].path, called, options, Path(files[0].address))
         new = not_labelled_yet(read.rows, workspace.root, called)
         if not new:

@@ -55,9 +55,9 @@ def status(
             raise typer.Exit(1)
 
 
-@commands.command(epilog="Example: `perpetune explain 3 --html version-3.html`")
+@commands.command(epilog="Example: `perpetune explain`, or `perpetune explain 3 --html version-3.html`")
 def explain(
-    version: Annotated[str, typer.Argument(help="A version number.")],
+    version: Annotated[str, typer.Argument(help="A version number, champion, challenger or previous.")] = "champion",
     html: Annotated[Path | None, typer.Option(help="Write it as one self-contained HTML page.")] = None,
     json_: Json = False,
 ) -> None:

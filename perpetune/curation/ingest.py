@@ -11,7 +11,15 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from perpetune.curation.erased import load_tombstones
-from perpetune.curation.inbox.files import Origin, inbox_files, now, origin_file, preferences_file, read_origin
+from perpetune.curation.inbox.files import (
+    Origin,
+    given_source,
+    inbox_files,
+    now,
+    origin_file,
+    preferences_file,
+    read_origin,
+)
 from perpetune.curation.inbox.files import read_rejected as read_rejected
 from perpetune.curation.inbox.files import rejected_file as rejected_file
 from perpetune.curation.inbox.files import source_name as source_name
@@ -35,6 +43,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 
 _DEFAULT = ReadOptions()
+_MORE_SPACE = "let TMPDIR name a folder with more space"
 
 
 @dataclass(frozen=True)
@@ -71,10 +80,11 @@ def ingest(
     file = NamedFile(path, str(path)) if isinstance(path, Path) else path
     with plain_errors(inbox), tempfile.TemporaryDirectory(prefix="perpetune-") as temporary:
         digest = _digest(file, options, source)
-        target = _known(inbox, digest) or inbox / f"{source or source_name(file.path)}-{digest}.jsonl"
+        target = _known(inbox, digest) or inbox / f"{_source(file, source)}-{digest}.jsonl"
         folder = Path(temporary)
         erased = load_tombstones(inbox.absolute().parents[1])
-        summary = spool(file.path, _name(target), options, folder, Path(file.address), erased)
+        with plain_errors(folder, _MORE_SPACE):
+            summary = spool(file.path, _name(target), options, folder, Path(file.address), erased)
         if not summary.examples:
             if not summary.rejected:
                 raise PerpetuneError("the file has no rows", where=file.address, do="add at least one example")
@@ -83,6 +93,10 @@ def ingest(
             )
         with locked(inbox):
             return _publish(file, target, summary, folder)
+
+
+def _source(file: NamedFile, given: str | None) -> str:
+    return source_name(file.path) if given is None else given_source(given)
 
 
 def _known(inbox: Path, digest: str) -> Path | None:
@@ -205,7 +219,7 @@ def preview(
 ) -> Preview:
     """Read a file as `ingest` does, and write nothing. Raises PerpetuneError if it cannot be read."""
     file = NamedFile(path, str(path)) if isinstance(path, Path) else path
-    with plain_errors(file.path), tempfile.TemporaryDirectory(prefix="perpetune-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="perpetune-") as temporary, plain_errors(Path(temporary), _MORE_SPACE):
         folder = Path(temporary)
-        summary = spool(file.path, source or source_name(file.path), options, folder, shown=Path(file.address))
+        summary = spool(file.path, _source(file, source), options, folder, shown=Path(file.address))
         return Preview(summary, tuple(islice(spooled(folder, summary.unrelated), limit)))

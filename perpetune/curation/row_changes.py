@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from perpetune.curation.difference import Splits, rows_by_id
+from perpetune.curation.readers.identity import has_content_id
 from perpetune.curation.text import shortened
 from perpetune.records import Example
 
@@ -41,20 +43,42 @@ class Changes:
 
 _Placed = tuple[str, Example]
 _Pair = tuple[_Placed | None, _Placed | None]
+_Rows = Mapping[tuple[str, str], _Placed]
 
 
 def row_changes(before: Splits, after: Splits, *, labelled: bool) -> list[Changes]:
-    """Every kind of change, in the order of `KINDS`. A row is the same if it has the same source and id.
+    """Every kind of change, in the order of `KINDS`. A row is the same if it has the same source and id, or, without an
+    id of its own, the same source and conversation.
 
     With free text an output that changed is a changed text.
     """
     old, new = rows_by_id(before), rows_by_id(after)
     pairs: dict[str, list[_Pair]] = {kind: [] for kind in KINDS}
-    for key in sorted(old.keys() | new.keys()):
-        pair = (old.get(key), new.get(key))
+    for pair in _paired(old, new):
         for kind in _kinds(*pair, labelled=labelled):
             pairs[kind].append(pair)
     return [_changes(kind, found, labelled=labelled) for kind, found in pairs.items()]
+
+
+def _paired(old: _Rows, new: _Rows) -> Iterator[_Pair]:
+    """Each row with its other version, in the order of source and id."""
+    relabelled: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for key in sorted(new.keys() - old.keys()):
+        if has_content_id(new[key][1]):
+            relabelled[_conversation(new[key][1])].append(key)
+    found: set[tuple[str, str]] = set()
+    for key in sorted(old):
+        now = key
+        # The id of a row without one is a hash that another answer changes.
+        if key not in new and has_content_id(old[key][1]) and (others := relabelled[_conversation(old[key][1])]):
+            now = others.pop(0)
+        found.add(now)
+        yield old[key], new.get(now)
+    yield from ((None, new[key]) for key in sorted(new.keys() - found))
+
+
+def _conversation(row: Example) -> str:
+    return json.dumps([row.source, row.input, [turn.model_dump() for turn in row.messages]])
 
 
 def _kinds(old: _Placed | None, new: _Placed | None, *, labelled: bool) -> Iterable[str]:

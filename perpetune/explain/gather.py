@@ -49,10 +49,11 @@ TRAINED_WITH = {
 
 
 def gather(workspace: Workspace, version: str) -> VersionReport:
-    """The report on a version. Raises PerpetuneError if the version does not exist or MLflow is down."""
+    """The report on a version, by its number or alias. Raises PerpetuneError if it does not exist or MLflow is down."""
     use_mlflow(workspace)
     task = workspace.params.task.name
-    found = registry.get(task, version)
+    found = registry.named(task, version)
+    version = found.version
     run = read_run(found.run_id)
     decisions = _decisions(workspace, version)
     return VersionReport(

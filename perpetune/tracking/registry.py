@@ -269,6 +269,11 @@ def get(task: str, version: str) -> Version:
     return found
 
 
+def named(task: str, name: str) -> Version:
+    """A version by its number or alias. Raises PerpetuneError if there is none."""
+    return get(task, aliases_of_model(task).get(name, name))
+
+
 def _existing(task: str, version: str) -> Version | None:
     """The version, or None: one with an alias may have been deleted since the alias was read."""
     try:

@@ -10,9 +10,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from perpetune.curation.quarantine import EARLIEST, Rejected
 from perpetune.curation.readers.addresses.compressed import without_compression
+from perpetune.curation.sources import IN_DOUBT, TRAFFIC
+from perpetune.errors import PerpetuneError
 from perpetune.records import read_jsonl
 
 _SHARD = re.compile(r"-\d{3,}-of-\d{3,}$")
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f/\\]|^[.\s]|\s$")
+_LONGEST = 120  # bytes: a hash and suffixes follow, and file systems take 255
 
 
 class Origin(BaseModel):
@@ -82,3 +86,16 @@ def source_name(path: Path) -> str:
     stem = _SHARD.sub("", without_compression(path).stem)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:60] or "examples"
     return "traffic-file" if name == "traffic" else name
+
+
+def given_source(name: str) -> str:
+    """The name that a user gives a source, which files are named after. Raises PerpetuneError if it cannot be one."""
+    if not name or _NO_NAME.search(name) or len(name.encode()) > _LONGEST:
+        raise PerpetuneError(
+            f"no file can be named {name[:_LONGEST]!r}", where="--name", do="use letters, digits, - and _"
+        )
+    if name in (TRAFFIC, IN_DOUBT):
+        raise PerpetuneError(
+            f"only the prediction log has the source {name!r}", where="--name", do="choose another name"
+        )
+    return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -54,11 +55,13 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def plain_errors(place: Path) -> Iterator[None]:
-    """An error of the disk, such as a full or a read-only one, as a sentence."""
+def plain_errors(place: Path, do: str | None = None) -> Iterator[None]:
+    """An error of the disk, such as a full or a read-only one, as a sentence; `do` is what helps if `place` is full."""
     try:
         yield
     except OSError as fault:
         raise PerpetuneError(
-            f"it cannot be written: {fault.strerror or fault}; nothing was added", where=str(fault.filename or place)
+            f"it cannot be written: {fault.strerror or fault}; nothing was added",
+            where=str(fault.filename or place),
+            do=do if fault.errno == errno.ENOSPC else None,
         ) from None

@@ -17,8 +17,11 @@ from perpetune.errors import PerpetuneError
 
 _BREAK = re.compile(rb"\r\n|\r|\n")
 _QUOTES = re.compile('"+')
+_ESCAPED = re.compile(r'(\\+)"')
+_SAMPLE = 1_000  # lines
 _USUAL = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_BROKEN, _NOT_CLOSED = "broken CSV: ", "a quote opens and is never closed"
 _NO_END = "unexpected end of data"
 _SAID = re.compile(r"sep=(.)")
 """The first line of a file for Excel says the separator."""
@@ -31,7 +34,9 @@ def csv_table(
     """The rows of a CSV file, with the columns of its header.
 
     The separator is the one that gives the header most known columns. A record that cannot be parsed is
-    rejected with all its lines, so that no line of a quoted cell becomes a row. Raises PerpetuneError if the header cannot be read.
+    rejected with all its lines, so that no line of a quoted cell becomes a row. Quotes in cells are doubled (RFC 4180), or
+    behind a backslash, as Spark and MySQL write them, if more of the first records can be read so. Raises PerpetuneError if the
+    header cannot be read.
     """
     lines = _Lines(text_lines(file, encoding, path, newline=_line_break(file)))
     while lines.has(0) and not lines[0].strip():
@@ -54,7 +59,30 @@ def csv_table(
         raise PerpetuneError("the header line is not UTF-8 text", where=f"{path}:{start}", do="save it as UTF-8")
     lines.drop(used)
     notes = () if separator == "," or len(columns) == 1 else (f"separator: {_NAMES.get(separator, separator)}",)
+    if _has_backslashes(lines, columns, separator):
+        lines.backslashes = True
+        notes = (*notes, "quotes in cells are behind backslashes")
     return Table(columns, _rows(lines, columns, separator, wanted.of(columns)), notes)
+
+
+def _has_backslashes(lines: _Lines, columns: tuple[str, ...], separator: str) -> bool:
+    """Whether the first records are broken with doubled quotes, and more can be read if a backslash escapes a quote."""
+    sample = [lines[number] for number in range(_SAMPLE) if lines.has(number)]
+    if not any('\\"' in line for line in sample):
+        return False
+    doubled, escaped = (
+        list(_rows(_Lines(sample, backslashes=backslashes), columns, separator, ())) for backslashes in (False, True)
+    )
+    # A quote that is never closed is the mark of a file, or of a sample, that is cut off.
+    broken = any(
+        isinstance(row, UnreadableRow) and row.reason.startswith(_BROKEN) and _NOT_CLOSED not in row.reason
+        for row in doubled
+    )
+    return broken and _readable(escaped) > _readable(doubled)
+
+
+def _readable(rows: Iterable[Row | UnreadableRow]) -> int:
+    return sum(isinstance(row, Row) for row in rows)
 
 
 def _line_break(file: BinaryIO) -> str:
@@ -69,9 +97,10 @@ def _line_break(file: BinaryIO) -> str:
 
 
 class _Lines:
-    """Lines with a view ahead; `number` is that of the first line, from 1."""
+    """Lines with a view ahead; `number` is that of the first line, from 1. `backslashes` escape quotes in them."""
 
-    def __init__(self, lines: Iterable[str]) -> None:
+    def __init__(self, lines: Iterable[str], *, backslashes: bool = False) -> None:
+        self.backslashes = backslashes
         self._lines = iter(lines)
         self._ahead: deque[str] = deque()
         self.number = 1
@@ -138,10 +167,17 @@ def _field_limit() -> Iterator[None]:
 
 
 def _following(lines: _Lines) -> Iterator[str]:
+    """The lines from the first, with quotes in cells doubled."""
     position = 0
     while lines.has(position):
-        yield lines[position]
+        yield _ESCAPED.sub(_doubled, lines[position]) if lines.backslashes else lines[position]
         position += 1
+
+
+def _doubled(found: re.Match[str]) -> str:
+    """Two backslashes are one, and one that is left over escapes the quote."""
+    kept, escapes = divmod(len(found[1]), 2)
+    return "\\" * kept + '"' * (1 + escapes)
 
 
 def _broken(lines: _Lines, separator: str, fault: str) -> UnreadableRow:
@@ -151,14 +187,14 @@ def _broken(lines: _Lines, separator: str, fault: str) -> UnreadableRow:
     if fault.startswith(_LONE_RETURN):
         fault = "a carriage return outside of quotes, while other lines end with a line feed"
     if count is not None:
-        return UnreadableRow(line, lines.drop(count), f"broken CSV: {fault}")
+        return UnreadableRow(line, lines.drop(count), f"{_BROKEN}{fault}")
     raw = lines.drop(1)
     lost = 0
     while lines.has(0):
         lines.drop(1)
         lost += 1
     after = f": the {lost:,} lines after it are quarantined with it" if lost else ""
-    return UnreadableRow(line, raw, f"broken CSV: a quote opens and is never closed{after}")
+    return UnreadableRow(line, raw, f"{_BROKEN}{_NOT_CLOSED}{after}")
 
 
 def _broken_lines(lines: _Lines, separator: str) -> int | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Sequence
+from datetime import datetime, time
 from pathlib import Path
 from typing import BinaryIO
 
 from perpetune.curation.readers.table import Row, Table
 from perpetune.errors import PerpetuneError
+
+_ERRORS = frozenset({"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"})
+"""What a cell holds whose formula failed, such as a lookup of a label: no value (ISO/IEC 29500-1, 18.18.11)."""
 
 
 def excel_table(file: BinaryIO, path: Path, sheet: str | None = None) -> Table:
@@ -55,4 +59,11 @@ def _filled(rows: Iterator[Sequence[object]]) -> Iterator[tuple[int, Sequence[ob
 
 def _rows(columns: tuple[str, ...], rows: Iterator[tuple[int, Sequence[object]]]) -> Iterator[Row]:
     for number, cells in rows:
-        yield Row(number, None, {name: cell for name, cell in zip(columns, cells, strict=False) if name})
+        yield Row(number, None, {name: _value(cell) for name, cell in zip(columns, cells, strict=False) if name})
+
+
+def _value(cell: object) -> object:
+    """The value of a cell. A date is stored as its midnight."""
+    if isinstance(cell, datetime) and cell.time() == time.min:
+        return cell.date()
+    return None if cell in _ERRORS else cell

@@ -35,6 +35,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 _BETWEEN = re.compile(r"[\s,]*")
 _SCALAR = re.compile(r"[^,\n\]]*.?")
 # A string ends with its line at the latest: JSON has no line breaks in strings.
+_SPARE_COMMAS = re.compile(r'("(?:[^"\\\n]|\\.)*")|,(?=\s*[}\]])')
 _TOKENS = re.compile(r'"(?:[^"\\\n]|\\.)*"?|[{}\[\]]')
 
 
@@ -53,7 +54,7 @@ def json_values(text: str, wanted: WantedColumns) -> Iterator[Row | UnreadableRo
             in_list, position = not in_list, position + 1
             continue
         try:
-            value, end = _DECODER.raw_decode(text, position)
+            value, end = _first_value(text, position)
             broken = False
             yield json_row(line, text[position:end], value, wanted)
         except (ValueError, RecursionError) as fault:
@@ -64,6 +65,22 @@ def json_values(text: str, wanted: WantedColumns) -> Iterator[Row | UnreadableRo
         position = end
     if in_list and not broken:
         yield UnreadableRow(line, "", "the list has no end: the file may be cut off")
+
+
+def _first_value(text: str, position: int) -> tuple[object, int]:
+    """The value that begins here, and its end. Raises ValueError, RecursionError."""
+    try:
+        return _DECODER.raw_decode(text, position)
+    except json.JSONDecodeError:
+        end = _closed(text, position)
+        if end is None:
+            raise
+        return decoded(_without_spare_commas(text[position:end])), end
+
+
+def _without_spare_commas(text: str) -> str:
+    """The text without commas before a closing bracket, which people and JavaScript leave behind."""
+    return _SPARE_COMMAS.sub(lambda found: found[1] or "", text)
 
 
 def json_row(line: int, raw: str, value: object, wanted: WantedColumns) -> Row | UnreadableRow:
@@ -83,6 +100,17 @@ def json_row(line: int, raw: str, value: object, wanted: WantedColumns) -> Row |
 def decoded(text: str) -> object:
     """The value of a JSON text; an object with a key that has several values is `Ambiguous`. Raises ValueError, RecursionError."""
     return json.loads(text, object_pairs_hook=_object)
+
+
+def decoded_line(line: str) -> object:
+    """The value of a line, which may have commas too many, as one that was cut out of a list. Raises as `decoded`."""
+    try:
+        return decoded(line)
+    except json.JSONDecodeError as fault:
+        try:
+            return decoded(_without_spare_commas(line.rstrip(" \t\r,")))
+        except ValueError:
+            raise fault from None  # which counts the characters of the line as it is
 
 
 def _repeated_key(row: dict[str, object], wanted: WantedColumns) -> str | None:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from perpetune.curation.readers.json_values import TOO_DEEP, decoded, is_value, json_row, json_values
+from perpetune.curation.readers.json_values import TOO_DEEP, decoded_line, is_value, json_row, json_values
 from perpetune.curation.readers.table import EVERY_COLUMN, Row, Table, UnreadableRow, WantedColumns
 from perpetune.curation.readers.text_encoding import TextEncoding, text_lines
 from perpetune.errors import PerpetuneError
@@ -79,7 +79,7 @@ def _rows(lines: Iterable[str], wanted: WantedColumns) -> Iterator[Row | Unreada
 
 def _row(number: int, raw: str, wanted: WantedColumns) -> Row | UnreadableRow:
     try:
-        value = decoded(raw)
+        value = decoded_line(raw)
     except json.JSONDecodeError as fault:
         return UnreadableRow(number, raw, f"broken JSON at character {fault.pos + 1}: {fault.msg}")
     except RecursionError:

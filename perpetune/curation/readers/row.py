@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Literal
 
 from pydantic import ValidationError
@@ -228,16 +228,25 @@ def _kinds_of(parts: Sequence[object]) -> str:
 
 
 def _output(value: object, field: str = "output") -> str:
-    """The output as text; values other than strings as compact JSON."""
+    """The output as text: dates and times in ISO 8601, other values than strings as compact JSON."""
+    if isinstance(value, date | time):
+        return value.isoformat()
     if is_absent(value) or isinstance(value, str):
         return _text(value, field)
     if isinstance(value, float) and math.isinf(value):
         raise InvalidRow(field, "is an infinite number")
     try:
-        written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_iso_8601)
     except (TypeError, ValueError, RecursionError):
         raise InvalidRow(field, f"cannot be written as JSON: {_kind(value)}") from None
     return _text(written, field)
+
+
+def _iso_8601(value: object) -> str:
+    """Dates and times inside of an output, as tables have them. Raises TypeError for anything else."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    raise TypeError(f"{_kind(value)} is no JSON")
 
 
 def _references(value: object, output: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def test_a_dry_run_shows_rows_as_they_will_be_learned(workspace: Path) -> None:
 
     assert said.exit_code == 0
     assert "system: Answer.\nuser: The desk\n\nWhere?\n=> Here\n" in said.output
-    assert "1 examples, 1 to be quarantined; nothing was added" in said.output
+    assert "1 example, 1 to be quarantined; nothing was added" in said.output
     assert not (workspace / "data").exists()
 
 
@@ -76,3 +76,30 @@ def test_a_mistake_is_one_sentence(workspace: Path, arguments: tuple[str, ...], 
     assert said.exit_code == 1
     assert words in said.stderr
     assert "Traceback" not in said.output
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(workspace: Path) -> None:
+    folder = workspace / "heap"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"input": "a", "output": "x"}')
+    for name in ("rows.arrow", "README.md", ".DS_Store"):
+        (folder / name).write_text("")
+    said = perpetune(workspace, "ingest", "heap")
+
+    assert said.exit_code == 0
+    assert said.output.startswith("1 example in ")
+    assert "2 files of the folder not read, for the suffix: README.md, rows.arrow" in said.output
+
+
+def test_a_dry_run_shows_tool_calls_as_json(workspace: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"it": null}'}}
+    turns = [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "One moment.", "tool_calls": [call]},
+        {"role": "tool", "content": "here", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "Here."},
+    ]
+    (workspace / "a.jsonl").write_text(json.dumps({"messages": turns}))
+    said = perpetune(workspace, "ingest", "a.jsonl", "--dry-run")
+
+    assert f"assistant: One moment.\n{json.dumps([call])}\n" in said.output

@@ -66,6 +66,12 @@ def test_rows_get_labels_with_confidence_and_votes(workspace: Path) -> None:
     assert len(left) == 20 and all("account" in row["input"] and row["why"] == "no rule voted" for row in left)
 
 
+def test_a_name_that_leaves_the_folder_is_refused(workspace: Path) -> None:
+    said = perpetune(workspace, "rules", "apply", "new.jsonl", "--name", "../out")
+    assert said.exit_code == 1 and "--name" in said.output
+    assert not list(workspace.rglob("out.*"))
+
+
 def test_all_rows_that_came_in_go_out(workspace: Path) -> None:
     lines(
         workspace / "mixed.jsonl", [{"text": "pay me"}, {"text": "hm"}, {"text": ""}, {"input": "a", "output": "login"}]

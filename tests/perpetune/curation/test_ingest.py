@@ -4,9 +4,11 @@ import errno
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -78,6 +80,23 @@ def test_a_file_cannot_pass_for_production_traffic_by_its_name(tmp_path: Path) -
     file.write_text('{"input": "a", "output": "b"}\n')
 
     assert ingest(file, tmp_path / "inbox").source == "traffic-file"
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "a\\b", "/etc/x", ".hidden", " x", "", "a\nb", "n" * 200, "traffic"])
+def test_a_name_that_leaves_the_inbox_or_is_reserved_is_refused(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "in" / "a.jsonl", {"input": "a", "output": "b"})
+
+    for run in (lambda: ingest(file, tmp_path / "w" / "inbox", source=name), lambda: preview(file, source=name)):
+        with pytest.raises(PerpetuneError, match=r"--name"):
+            run()
+
+    assert [path.name for path in tmp_path.rglob("*.jsonl")] == ["a.jsonl"]
+
+
+def test_a_name_of_any_script_is_kept(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", {"input": "a", "output": "b"})
+
+    assert ingest(file, tmp_path / "inbox", source="Müller Anfragen 2").source == "Müller Anfragen 2"
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -223,6 +242,24 @@ def test_a_full_or_read_only_disk_is_one_sentence_and_leaves_nothing(
         ingest(tickets(tmp_path, "ab"), tmp_path / "inbox")
 
     assert not [path for path in (tmp_path / "inbox").rglob("*") if path.is_file()]
+
+
+def test_a_full_folder_of_temporary_files_is_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tickets(tmp_path, "ab" * 200)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(PerpetuneError, match=r"it cannot be written: .*; nothing was added") as fault:
+            ingest(file, tmp_path / "inbox")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert fault.value.where is not None and fault.value.where.startswith(str(tmp_path / "temporary"))
+    assert not (tmp_path / "inbox").exists()
 
 
 def test_an_inbox_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perpetune.curation.readers.identity import with_content_id
 from perpetune.curation.row_changes import KINDS, row_changes
 from perpetune.records import Example
 
@@ -26,6 +27,21 @@ def test_each_kind_of_change_is_counted_and_shown() -> None:
     assert (edited.before, edited.after) == ("text c ⇒ yes", "text c, edited ⇒ yes")
     [removed] = found["removed"].examples
     assert removed.after is None
+
+
+def without_id(text: str, output: str, source: str = "inbox") -> Example:
+    return with_content_id(row("-", output, text, source))
+
+
+def test_rows_without_ids_keep_who_they_are_when_their_label_is_corrected() -> None:
+    before = {"train": [without_id("a", "yes"), without_id("b", "yes"), without_id("c", "yes")]}
+    after = {"train": [without_id("a", "no"), without_id("b", "yes")], "frozen": [without_id("c", "no", "web")]}
+    found = {each.kind: each for each in row_changes(before, after, labelled=True)}
+    assert {kind: each.rows for kind, each in found.items() if each.rows} == {
+        "added": 1, "removed": 1, "changed label": 1,
+    }  # fmt: skip
+    assert found["changed label"].labels == {"yes → no": 1}
+    assert [(each.before, each.after) for each in found["changed label"].examples] == [("a ⇒ yes", "a ⇒ no")]
 
 
 def test_free_text_has_no_labels() -> None:

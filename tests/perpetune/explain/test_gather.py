@@ -12,6 +12,7 @@ from perpetune.explain.gather import gather
 from perpetune.explain.page import log_page, write_page
 from perpetune.explain.terminal import as_dict, show_report
 from perpetune.explain.version_report import Training, VersionReport
+from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact_names, find_run
 from perpetune.workspace import Workspace
 
@@ -88,3 +89,8 @@ def test_the_page_lies_with_the_run(twice: Workspace, report: VersionReport) -> 
     run = find_run(report.repeat.ids["MLflow run"])
     log_page(twice, run, "2")
     assert "explain.html" in artifact_names(run.id, "")
+
+
+def test_a_version_goes_by_its_alias_too(twice: Workspace) -> None:
+    champion = registry.find(twice.params.task.name, "champion")
+    assert champion is not None and gather(twice, "champion").version == champion.version

@@ -33,6 +33,15 @@ def files_below(folder: Path) -> list[Path]:
     return files
 
 
+def unread_below(folder: Path) -> list[str]:
+    """The files below a folder that are left out for their suffix, hidden ones apart."""
+    names = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
+    return [str(name) for name in names if not _is_hidden(name) and not is_readable(name)]
+
+
 def is_readable(path: PurePath) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and (without_compression(path).suffix.lower() in SUFFIXES or is_archive(path))
+    return not _is_hidden(path) and (without_compression(path).suffix.lower() in SUFFIXES or is_archive(path))
+
+
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -19,6 +19,7 @@ _NUMBERED = re.compile(r"gen_ai\.(prompt|completion)\.(\d+)\.(role|content)")
 _OPENINFERENCE = re.compile(r"llm\.(input|output)_messages\.(\d+)\.message\.(role|content)")
 _KINDS = {"input": "prompt", "output": "completion"}
 _EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message")
+_DETAILS = "gen_ai.client.inference.operation.details"
 _IDS = ("spanId", "span_id")
 _TIMES = ("startTimeUnixNano", "start_time_unix_nano", "timeUnixNano")
 _LAYERS = {"resourceSpans": ("scopeSpans", "spans"), "resourceLogs": ("scopeLogs", "logRecords")}
@@ -42,7 +43,7 @@ def _objects(value: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _convert(values: Values) -> Converted:
-    attributes = _attributes(values.get("attributes"))
+    attributes = _attributes(values.get("attributes")) | _details(values)
     asked = _current(attributes, "gen_ai.input.messages") or _numbered(attributes, "prompt") or _asked_in_events(values)
     answer = (
         answer_turn(_current(attributes, "gen_ai.output.messages"))
@@ -64,6 +65,12 @@ def _convert(values: Values) -> Converted:
     if isinstance(status, Mapping) and status.get("code") in (2, "STATUS_CODE_ERROR", "ERROR"):
         return Converted(found.values, found.used, wrong=("status", "the call failed"))
     return found
+
+
+def _details(values: Values) -> dict[str, Any]:
+    """The messages of a span that has them in an event, beside its other attributes."""
+    found = [each for each in _objects(values.get("events")) if each.get("name") == _DETAILS]
+    return _attributes(found[-1].get("attributes")) if found else {}
 
 
 def _attributes(value: object) -> dict[str, Any]:

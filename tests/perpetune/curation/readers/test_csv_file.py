@@ -78,3 +78,31 @@ def test_damage_in_a_column_that_is_not_read_costs_nothing(tmp_path: Path) -> No
 
 def test_lines_of_old_macs(tmp_path: Path) -> None:
     assert pairs(read(tmp_path, "input,output\ra,x\rb,y\r")) == [("a", "x"), ("b", "y")]
+
+
+def test_quotes_behind_backslashes_as_spark_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "spark.csv"
+    path.write_text(
+        'input,output\n"he said \\"hi, you\\"",a\n"ends with \\"it\\"",b\nC:\\new\\tab,c\n"a\\"\nline, of it",d\n'
+        '"C:\\dir\\\\",e\n"cell is missing \\"\nx,y"\nlast,f\n'
+    )
+
+    read = read_examples(path, "spark")
+
+    assert [(row.input, row.output) for row in read.examples] == [
+        ('he said "hi, you"', "a"), ('ends with "it"', "b"), ("C:\\new\\tab", "c"), ('a"\nline, of it', "d"),
+        ("C:\\dir\\", "e"), ("last", "f"),
+    ]  # fmt: skip
+    assert [(row.line, row.reason) for row in read.rejected] == [(8, "1 columns, but the header has 2")]
+    with opened_table(path) as table:
+        assert table.notes == ("quotes in cells are behind backslashes",)
+
+
+def test_a_backslash_before_the_end_of_a_cell_is_a_character(tmp_path: Path) -> None:
+    path = tmp_path / "paths.csv"
+    path.write_text('input,output\n"C:\\dir\\",a\n"say ""\\"" here",b\nbroken,row,c\n')
+
+    read = read_examples(path, "paths")
+
+    assert [(row.input, row.output) for row in read.examples] == [("C:\\dir\\", "a"), ('say "\\" here', "b")]
+    assert len(read.rejected) == 1

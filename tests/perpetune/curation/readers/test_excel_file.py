@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, time
 from pathlib import Path
 
 import openpyxl
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from perpetune.curation.readers.options import ReadOptions
@@ -48,3 +51,45 @@ def test_a_sheet_that_is_not_there_or_empty(book: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("input,output\na,x\n")
     with pytest.raises(PerpetuneError, match="only an Excel workbook has sheets"):
         inputs(tmp_path / "a.csv", "Tickets")
+
+
+def test_dates_and_times_are_outputs_in_iso_8601(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["input", "output"], ["a", date(2024, 5, 6)], ["b", datetime(2024, 5, 6, 7, 8)], ["c", time(3, 4)]):
+        book.active.append(row)
+    book.save(tmp_path / "dates.xlsx")
+
+    read = read_examples(tmp_path / "dates.xlsx", "dates")
+
+    assert [row.output for row in read.examples] == ["2024-05-06", "2024-05-06T07:08:00", "03:04:00"]
+    assert not read.rejected
+
+
+def test_dates_of_parquet_are_outputs_too_also_inside_of_objects(tmp_path: Path) -> None:
+    days = [date(2024, 5, 6), None]
+    nested = pyarrow.array([{"due": day, "what": "x"} for day in days])
+    for name, column in (("flat", pyarrow.array(days)), ("nested", nested)):
+        pyarrow.parquet.write_table(
+            pyarrow.table({"input": ["a", "b"], "output": column}), tmp_path / f"{name}.parquet"
+        )
+
+    flat, inside = (read_examples(tmp_path / f"{name}.parquet", "x") for name in ("flat", "nested"))
+
+    assert [row.output for row in flat.examples] == ["2024-05-06"]
+    assert [row.reason for row in flat.rejected] == ["missing"]
+    assert [row.output for row in inside.examples] == ['{"due":"2024-05-06","what":"x"}', '{"due":null,"what":"x"}']
+
+
+def test_a_failed_formula_is_no_label(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["input", "output"], ["a", "#N/A"], ["#REF!", "x"], ["the cell says #N/A", "x"]):
+        book.active.append(row)
+    book.save(tmp_path / "lookup.xlsx")
+
+    read = read_examples(tmp_path / "lookup.xlsx", "lookup")
+
+    assert [row.input for row in read.examples] == ["the cell says #N/A"]
+    assert [(row.line, row.field, row.reason) for row in read.rejected] == [
+        (2, "output", "missing"),
+        (3, "input", "missing"),
+    ]

@@ -138,7 +138,7 @@ def test_json(
 
 BROKEN = [
     '{"input": "a", "output": oops}',
-    '{"input": "a", "output": "x", "meta": {"input": "inner", "output": "inner"}, }',
+    '{"input": "a", "output": "x", "meta": {"input": "inner", "output": "inner"}, "z": }',
     '{"input": "a" "output": "x", "all": [{"input": "inner", "output": "inner"}]}',
     '{"input": "a, "output": "x"}',
     "oops",

@@ -30,6 +30,26 @@ def test_a_byte_order_mark_between_files_that_were_put_together(tmp_path: Path) 
     assert found(tmp_path / "a.jsonl", ROW + "\ufeff" + ROW) == ([("a", "x"), ("a", "x")], [])
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"input": "a, ]", "output": "x,}",}, {"input": "b", "output": "y",},]',
+        '[\n {\n  "input": "a, ]",\n  "output": "x,}",\n },\n {\n  "input": "b",\n  "output": "y"\n },\n]',
+        '{"input": "a, ]", "output": "x,}",}\n{"input": "b", "output": "y"},\n',
+        '{"data": [{"input": "a, ]", "output": "x,}",}, {"input": "b", "output": "y"},],}',
+    ],
+)
+def test_commas_too_many_cost_nothing_wherever_they_are(tmp_path: Path, content: str) -> None:
+    assert found(tmp_path / "a.json", content) == ([("a, ]", "x,}"), ("b", "y")], [])
+    assert found(tmp_path / "a.jsonl", content) == ([("a, ]", "x,}"), ("b", "y")], [])
+
+
+def test_a_spare_comma_hides_no_other_fault(tmp_path: Path) -> None:
+    broken = '[{"input": "a", "output": "x" oops,}, {"input": "b",, "output": "y",}, {"input": "c", "output": "z",}]'
+    rows, reasons = found(tmp_path / "a.json", broken)
+    assert rows == [("c", "z")] and len(reasons) == 2 and all("broken JSON" in reason for reason in reasons)
+
+
 @pytest.mark.parametrize("start", ["sep=;\n", "sep=;\r\n", "\ufeffsep=;\n"])
 def test_a_first_line_that_says_the_separator(tmp_path: Path, start: str) -> None:
     assert found(tmp_path / "a.csv", f"{start}input;output\na,b;x\n") == ([("a,b", "x")], [])

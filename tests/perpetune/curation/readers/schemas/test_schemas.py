@@ -221,6 +221,20 @@ SAMPLES: list[tuple[str, dict[str, Any], set[str] | None]] = [
     (
         "OpenTelemetry spans",
         {
+            "spanId": "s",
+            "attributes": {"gen_ai.operation.name": "chat"},
+            "events": [
+                {
+                    "name": "gen_ai.client.inference.operation.details",
+                    "attributes": {"gen_ai.input.messages": PARTS_IN, "gen_ai.output.messages": PARTS_OUT},
+                }
+            ],
+        },
+        set(),
+    ),
+    (
+        "OpenTelemetry spans",
+        {
             "span_id": "s",
             "attributes": {},
             "events": [
