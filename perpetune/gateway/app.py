@@ -136,7 +136,8 @@ def create_app(
         max_new_tokens=max_new_tokens,
     )
     app.state.recorder, app.state.follower = recorder, follower
-    max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
+    app.state.metrics, app.state.keyholder = metrics, keyholder
+    max_bytes = max_body_bytes(params)
     add_middlewares(app, params, task=task, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
     add_error_handlers(app)
     # First, because most requests match it.
@@ -163,6 +164,11 @@ def create_app(
     add_docs_page(app)
     set_openapi(app)
     return app
+
+
+def max_body_bytes(params: ServeParams) -> int:
+    """The largest body of a request with a prompt."""
+    return _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
 
 
 class _Named(Route):
