@@ -66,9 +66,9 @@ class DispatchMiddleware:
         elif path.startswith(_APPROVALS):
             named = parse_qs(scope["query_string"].decode("latin-1")).get("task")
             await _pass_on(self._named(named[0] if named else None, path), scope, receive, send)
-        elif scope["method"] == "POST" and (path in PROMPT_PATHS or path in (FEEDBACK, EMBEDDINGS)):
-            await self._by_body(scope, receive, send, admitting)
-        elif scope["method"] == "POST" and path.startswith(_RELEASE):
+        elif (scope["method"] == "POST" and (path in PROMPT_PATHS or path in (FEEDBACK, EMBEDDINGS))) or (
+            scope["method"] == "POST" and path.startswith(_RELEASE)
+        ):
             await self._by_body(scope, receive, send, admitting)
         else:
             await _pass_on(admitting[0], scope, receive, send)

@@ -132,4 +132,3 @@ def standing_tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tasks]:
     """One gateway for what changes no release."""
     with tasks_gateway(tmp_path_factory.mktemp("tasks")) as gateway:
         yield gateway
-

@@ -63,7 +63,9 @@ def test_a_version_that_only_the_other_task_could_have_is_404(standing_tasks: An
         assert error_of(standing_tasks.ask(model), 404)["code"] == "model_not_found"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"model": 5}', b'{"model": {}}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'{"model": 5}', b'{"model": {}}', b"\xff", b"[" * 100_000]
+)
 def test_a_body_that_names_no_model_is_refused_as_by_one_task(standing_tasks: Any, body: bytes) -> None:
     json_ = {"content-type": "application/json"}
     found = httpx.post(standing_tasks.url + CHAT, content=body, headers=json_, timeout=10)
