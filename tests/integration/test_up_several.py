@@ -134,12 +134,29 @@ def test_a_second_stack_for_the_served_one_is_refused(stack: Stack) -> None:
     assert f"`perpetune up` already runs here as process {stack.process.pid}" in done.stderr
 
 
-def test_what_one_stack_serves_ends_with_it(stack: Stack) -> None:
+def test_what_one_stack_serves_ends_with_it_and_the_gateway_runs_alone(stack: Stack) -> None:
     """The last test: afterwards nothing runs."""
     stack.process.send_signal(signal.SIGTERM)
     assert stack.process.wait(60) == 0
     for task in TASKS:
         assert not (stack.root / task / ".perpetune" / ADDRESSES).exists()
+    [port] = free_ports(1)
+    command = [*COMMAND, "serve", "--port", str(port)]
+    with subprocess.Popen(command, cwd=stack.root / "colours", env=stack.environment) as alone:
+        try:
+            eventually(lambda: alone.poll() is not None or _is_ready(port), seconds=300)
+            with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none") as client:
+                assert [model.id for model in client.models.list()] == ["colours", "colours@1", "things", "things@1"]
+        finally:
+            alone.terminate()
+        assert alone.wait(60) == 0
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=10, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 class _Log:

@@ -72,7 +72,7 @@ def release_of(folder: Path, task: str, version: str) -> Release:
 
 
 @contextmanager
-def tasks_gateway(
+def _tasks_gateway(
     folder: Path,
     *,
     engine: Engine | None = None,
@@ -124,11 +124,17 @@ def tasks_gateway(
 @pytest.fixture
 def start_tasks(tmp_path: Path) -> Iterator[Callable[..., Tasks]]:
     with ExitStack() as stack:
-        yield lambda **more: stack.enter_context(tasks_gateway(tmp_path, **more))
+        yield lambda **more: stack.enter_context(_tasks_gateway(tmp_path, **more))
 
 
 @pytest.fixture(scope="module")
 def standing_tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tasks]:
     """One gateway for what changes no release."""
-    with tasks_gateway(tmp_path_factory.mktemp("tasks")) as gateway:
+    with _tasks_gateway(tmp_path_factory.mktemp("tasks")) as gateway:
         yield gateway
+
+
+@pytest.fixture
+def tasks_gateway() -> Callable[..., Any]:
+    """A context manager: for what happens when it stops."""
+    return _tasks_gateway

@@ -16,7 +16,9 @@ from gateways import PARAMS
 from waiting import eventually
 
 from perpetune.gateway.api.approval_routes import Approvals, Waiting
+from perpetune.gateway.middleware.draining import drain
 from perpetune.prediction_log.api_keys import add_key
+from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.testing.fake_engine import FakeEngine
 
@@ -278,3 +280,29 @@ def test_other_pages_are_those_of_one_task(standing_tasks: Any) -> None:
     assert "/v1/feedback" in standing_tasks.get("/openapi.json").json()["paths"]
     assert error_of(standing_tasks.get("/nothing"), 404)["code"] == "unknown_url"
     assert standing_tasks.get(CHAT).status_code == 405
+
+
+def test_a_gateway_that_stops_says_so_for_each_task(start_tasks: Start) -> None:
+    gateway = start_tasks()
+    drain(gateway.app)
+    for path in ("/readyz", "/tasks/reviews/readyz", "/tasks/intents/readyz"):
+        reply = gateway.get(path)
+        assert (reply.status_code, reply.json()["draining"]) == (503, True)
+    answer = gateway.ask("intents")
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close"), "requests are answered still"
+
+
+def test_stopping_closes_the_engine_after_all_tasks(tasks_gateway: Callable[..., Any], tmp_path: Path) -> None:
+    class Noting(FakeEngine):
+        async def close(self) -> None:
+            closed.append(sorted(self.loaded))
+            await super().close()
+
+    closed: list[list[str]] = []
+    with tasks_gateway(tmp_path, engine=Noting()) as gateway:
+        gateway.ask("reviews", "kept")
+        assert closed == []
+    assert closed == [["intents@1", "reviews@1"]], "once, and not by one of the tasks"
+    log = open_log(f"sqlite:///{tmp_path / 'reviews.db'}")
+    assert [row.input for row in recent_predictions(log, "reviews", limit=None)] == ["kept"]
+    log.dispose()
