@@ -17,7 +17,6 @@ from perpetune.gateway.app import max_body_bytes
 from perpetune.gateway.middleware.access import secret_of
 from perpetune.gateway.middleware.body_limit import PROMPT_PATHS, BodyLimits, read_body
 from perpetune.gateway.middleware.content_encoding import encodings_of, inflate
-from perpetune.gateway.middleware.draining import drain
 from perpetune.gateway.tasks.feedback_of_tasks import FeedbackOfTasks
 from perpetune.gateway.tasks.served_task import ServedTask, listed, own_scope
 
@@ -79,10 +78,8 @@ class DispatchMiddleware:
         name, _, rest = scope["path"].removeprefix(PREFIX).partition("/")
         if name not in self.tasks:
             raise ApiError(404, f"There is no task `{name}` here, but {listed([*self.tasks])}.", code="unknown_task")
-        app = self.tasks[name].app
-        if "draining" in scope["app"].state:
-            drain(app)
-        await app(own_scope(scope, path=f"/{rest}", raw_path=quote(f"/{rest}").encode()), receive, send)
+        inner = own_scope(scope, path=f"/{rest}", raw_path=quote(f"/{rest}").encode())
+        await self.tasks[name].app(inner, receive, send)
 
     async def _by_body(self, scope: Scope, receive: Receive, send: Send, admitting: Sequence[ServedTask]) -> None:
         messages = await read_body(scope, receive, self._limits, self._seconds)
