@@ -98,7 +98,7 @@ def stack(
         process.wait(60)
 
 
-def test_both_answer_and_are_watched_where_they_live(stack: Stack) -> None:
+def test_both_answer_and_are_logged_where_they_live(stack: Stack) -> None:
     assert "worker-things: started" in stack.said
     with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client:
         ids = {}
@@ -120,6 +120,9 @@ def test_both_answer_and_are_watched_where_they_live(stack: Stack) -> None:
         assert eventually(lambda task=task: (found := logged(task)) and len(found) == 3 and found) == [  # type: ignore[misc]
             f"{task} {number}" for number in range(3)
         ]
+
+
+def test_both_are_watched_where_they_live(stack: Stack) -> None:
     for task in TASKS:
         watch = stack.perpetune(task, "watch")
         assert watch.returncode == 0, watch.stdout + watch.stderr

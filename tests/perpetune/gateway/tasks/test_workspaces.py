@@ -57,8 +57,9 @@ class World:
     adapter: Path
 
     def ask(self, model: str, client: openai.OpenAI | None = None) -> openai.types.chat.ChatCompletion:
-        messages = [{"role": "user", "content": "the sky"}]
-        return (client or self.client).chat.completions.create(model=model, messages=messages)  # type: ignore[no-any-return, call-overload]
+        return (client or self.client).chat.completions.create(
+            model=model, messages=[{"role": "user", "content": "the sky"}]
+        )
 
     def check(self, task: str) -> dict[str, str]:
         return dict(httpx.post(f"{self.url}/v1/release/check", json={"task": task}, timeout=60).json())
@@ -196,12 +197,12 @@ def test_one_gateway_serves_both_and_keeps_them_apart(world: World) -> None:
     assert [world.ask(task).model for task in LABELS] == ["reviews@1", "intents@2"], "the swap of one leaves the other"
     registry.begin_trial("reviews", "2", "canary", 1.0)
     assert world.check("reviews")["trial"] == "2"
-    said = {task: world.ask(task) for task in LABELS}
-    assert [each.model for each in said.values()] == ["reviews@2", "intents@2"]
+    later = {task: world.ask(task) for task in LABELS}
+    assert [each.model for each in later.values()] == ["reviews@2", "intents@2"]
     if world.vllm:
         names = sorted(name.rpartition("-")[0] for name in world.vllm.adapters)
         assert names == ["vintents-2", "vreviews-2"], "the same bytes and numbers under two names"
-        assert {task: each.choices[0].message.content for task, each in said.items()} == LEARNED
+        assert {task: each.choices[0].message.content for task, each in later.items()} == LEARNED
     rolled = httpx.post(f"{world.url}/v1/release/rollback", json={"task": "intents"}, timeout=60).json()
     assert (rolled["from"], rolled["to"]) == ("2", "1")
     assert [world.ask(task).model for task in LABELS] == ["reviews@2", "intents@1"]
