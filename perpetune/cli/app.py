@@ -22,6 +22,7 @@ from perpetune.cli import (
     params,
     retention,
     rules,
+    serve_tasks,
     services,
     versions,
     workspace,
@@ -38,6 +39,7 @@ app = typer.Typer(
 for module in (workspace, services, data, loop, versions, doctor, history, retention):
     app.add_typer(module.commands)
 app.add_typer(datasets.commands, name="data")
+app.add_typer(serve_tasks.commands, name="serve")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(alerts.commands, name="alerts")
 app.add_typer(audit.commands, name="audit")

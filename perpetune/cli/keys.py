@@ -25,6 +25,10 @@ def keys_add(
         list[str],
         typer.Option(help="ask, feedback or admin (which may do everything); several may be given."),
     ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="A task that it may be used for, if not for all; several may be given."),
+    ] = None,
     key_file: Annotated[
         Path | None, typer.Option(help="A file with a key that was made elsewhere, to store instead of a new one.")
     ] = None,
@@ -37,18 +41,19 @@ def keys_add(
     from perpetune.prediction_log.api_keys import add_key, parse_role, register_key
 
     with for_people():
-        roles = [parse_role(each) for each in role]
+        roles, tasks = [parse_role(each) for each in role], sorted(set(task or ()))
+        details = {"roles": ", ".join(sorted(set(roles))), **({"tasks": ", ".join(tasks)} if tasks else {})}
         with prediction_log() as log:
             if key_file is not None:
-                added = register_key(log, name, roles, _read(key_file))
+                added = register_key(log, name, roles, _read(key_file), tasks)
                 if added:
-                    _record(log, "added the key", name, {"roles": ", ".join(sorted(set(roles)))})
+                    _record(log, "added the key", name, details)
                 say(f"the key {name} {'was stored' if added else 'is there already'}")
                 return
-            secret = add_key(log, name, roles)
-            _record(log, "added the key", name, {"roles": ", ".join(sorted(set(roles)))})
+            secret = add_key(log, name, roles, tasks)
+            _record(log, "added the key", name, details)
         if json_:
-            print_json({"name": name, "roles": sorted(set(roles)), "key": secret})
+            print_json({"name": name, "roles": sorted(set(roles)), "tasks": tasks, "key": secret})
             return
         for line in (
             "this is the only time that the key is shown; send it as `Authorization: Bearer KEY`",
@@ -90,10 +95,11 @@ def keys_list(json_: Json = False) -> None:
         if not found:
             say("there are no keys: the gateway answers every request")
             return
-        table = Table("name", "roles", "made", "revoked")
+        table = Table("name", "roles", "tasks", "made", "revoked")
         for key in found:
             revoked = f"{key.revoked:%Y-%m-%d %H:%M %Z}" if key.revoked else ""
-            table.add_row(key.name, ", ".join(key.roles), f"{key.created:%Y-%m-%d %H:%M %Z}", revoked)
+            tasks = ", ".join(key.tasks) or "all"
+            table.add_row(key.name, ", ".join(key.roles), tasks, f"{key.created:%Y-%m-%d %H:%M %Z}", revoked)
         console.print(table)
 
 

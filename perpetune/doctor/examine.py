@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perpetune.doctor import data, host, records, services
 from perpetune.doctor.finding import Finding, fault_of
+from perpetune.doctor.served import served_tasks
 from perpetune.errors import PerpetuneError
 from perpetune.runtime.addresses import saved_addresses
 from perpetune.settings import Settings
@@ -30,6 +31,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield Finding("settings", "ok", f"params.yaml of task {workspace.params.task.name}")
     yield host.disk(workspace)
     yield host.base_model(workspace)
+    yield from served_tasks(workspace)
     yield data.repository(workspace)
     yield data.pipeline(workspace)
     yield from data.remotes(workspace)

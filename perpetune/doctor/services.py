@@ -17,6 +17,7 @@ from perpetune.runtime.alerts import alert_prefix
 from perpetune.runtime.ports import VLLM_PORT
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import is_free
+from perpetune.runtime.served.readiness import state_of_task
 from perpetune.runtime.stack import Ports
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
@@ -100,7 +101,7 @@ def gateway(workspace: Workspace) -> list[Finding]:
     answer = _get(f"{url}/readyz", {})
     if isinstance(answer, str):
         return [Finding("gateway", "fault", f"{url} {answer}", f"{_START}, or correct PERPETUNE_GATEWAY_URL")]
-    state = _object(answer)
+    state = state_of_task(_object(answer), workspace.params.task.name)
     if "serving" not in state:
         return [Finding("gateway", "fault", f"{url} is no gateway of perpetune", "correct PERPETUNE_GATEWAY_URL")]
     troubles = [

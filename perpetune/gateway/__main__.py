@@ -23,9 +23,7 @@ def main() -> int:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     asked = parser.parse_args()
     spare_this_machine()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("perpetune").setLevel(logging.INFO)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # the follower reports once that the registry is down
+    log_to_stderr()
     try:
         folder = asked.params.absolute().parent
         serve(Workspace(folder, load_params(asked.params), Settings()), asked.host, asked.port)
@@ -33,6 +31,12 @@ def main() -> int:
         print(fault, file=sys.stderr)
         return 1
     return 0
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("perpetune").setLevel(logging.INFO)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # the follower reports once that the registry is down
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -91,15 +91,16 @@ def create_app(
     workspace_id: str | None = None,
     embedder: Embedder | None = None,
     approvals: Approvals | None = None,
+    keys: Sequence[sqlalchemy.Engine] = (),
 ) -> FastAPI:
     """The gateway of one task. The app closes the engine; the caller disposes of the log.
 
     `max_new_tokens` is the default and the maximum of a request's max_tokens. Rows for the log are spooled in the
     folder `spool`, or in memory without one. `labels` says which labels feedback may have. A release that carries
     another `workspace_id` is refused. `embedder` embeds requests in the background. Without
-    `approvals` there are no paths of approvals.
+    `approvals` there are no paths of approvals. `keys` are other logs whose API keys count here too.
     """
-    metrics, keyholder, tracing = Metrics(), KeyringCache(log), Tracing(task)
+    metrics, keyholder, tracing = Metrics(), KeyringCache(log, *keys), Tracing(task)
     engine = ObservedEngine(engine, metrics)
 
     @asynccontextmanager
@@ -135,8 +136,9 @@ def create_app(
         max_new_tokens=max_new_tokens,
     )
     app.state.recorder, app.state.follower = recorder, follower
-    max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
-    add_middlewares(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
+    app.state.metrics, app.state.keyholder = metrics, keyholder
+    max_bytes = max_body_bytes(params)
+    add_middlewares(app, params, task=task, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
     add_error_handlers(app)
     # First, because most requests match it.
     app.router.routes.insert(0, _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
@@ -162,6 +164,11 @@ def create_app(
     add_docs_page(app)
     set_openapi(app)
     return app
+
+
+def max_body_bytes(params: ServeParams) -> int:
+    """The largest body of a request with a prompt."""
+    return _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
 
 
 class _Named(Route):

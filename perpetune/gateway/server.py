@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +37,7 @@ from perpetune.gateway.middleware.draining import DrainingProtocol, drain
 from perpetune.gateway.middleware.peer import PeerMiddleware
 from perpetune.gateway.recording.embedder import Embedder, encoder_loader
 from perpetune.gateway.releases.first_release import BootstrappingSource
+from perpetune.gateway.tasks.workspaces import tasks_app
 from perpetune.generation.prompt_format import prompt_format
 from perpetune.model.release import ServedBase, System
 from perpetune.params import Params, ServeParams
@@ -44,6 +46,7 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_rule import policy_of
 from perpetune.prediction_log.redaction import require_presidio
 from perpetune.records import Message
+from perpetune.runtime.served.registered import served_workspaces
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 
@@ -58,11 +61,11 @@ _DRAIN_SECONDS = 1.0  # between "not ready" and refusing connections, for load b
 
 
 def serve(workspace: Workspace, host: str, port: int) -> None:
-    """Serve at this address until a signal. A task without a champion gets its first version here.
+    """Serve at this address until a signal, with the tasks of the workspaces that are registered here (`served`).
 
     On a signal, requests in flight are answered and the log is flushed. Raises PerpetuneError if the port is in use,
-    the log cannot be opened, Presidio is needed but missing, the base model is missing, no registry is configured (one
-    that is down is waited for), or a second signal cut the shutdown short.
+    the log cannot be opened, Presidio is needed but missing, the base model is missing, a registered workspace is missing
+    or does not fit, no registry is configured (one that is down is waited for), or a second signal cut the shutdown short.
     """
     params, settings = workspace.params, workspace.settings
     if settings.mlflow_tracking_uri is None:
@@ -76,36 +79,64 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    if params.log.redact:
+    others = served_workspaces(workspace)
+    if any(each.params.log.redact for each in (workspace, *others)):
         require_presidio()  # before the model is loaded, which takes long
     with listen(host, port) as address:
         log = open_log(settings.prediction_log)
         warn_if_open(log, host)
-        # Late, because importing MLflow takes seconds: a port in use is reported at once.
-        from perpetune.loop.first_version import make_first_version
-        from perpetune.tracking.registry import RegistrySource
-
-        engine, base = build_engine(params, settings)
-        app = create_app(
-            params.task.name,
-            engine=engine,
-            source=BootstrappingSource(
-                RegistrySource(params.task.name, settings.home.absolute() / "releases"),
-                lambda: make_first_version(workspace, base),
-            ),
-            log=log,
-            params=params.serve,
-            max_new_tokens=params.evaluate.max_new_tokens,
-            release_params=params.release,
-            log_params=params.log,
-            spool=settings.home.absolute() / "spool",
-            labels=policy_of(params),
-            workspace_id=settings.workspace_id,
-            embedder=_embedder(params, settings, log),
-            approvals=_approvals(workspace),
-        )
-        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
+        if others:
+            with tasks_app([workspace, *others], log, build_engine, app_of) as app:
+                run(app, address, grace_seconds=_grace([workspace, *others]), params=params.serve)
+        else:
+            engine, base = build_engine(params, settings)
+            run(app_of(workspace, engine, base, log), address, grace_seconds=_grace([workspace]), params=params.serve)
         log.dispose()
+
+
+def app_of(
+    workspace: Workspace,
+    engine: Engine,
+    base: ServedBase,
+    log: sqlalchemy.Engine,
+    *,
+    releases: Path | None = None,
+    keys: Sequence[sqlalchemy.Engine] = (),
+) -> FastAPI:
+    """The app of one workspace's task. A task without a champion gets its first version.
+
+    `releases` is the folder of downloaded versions, if it is not in the workspace's home; `keys` are other logs whose API
+    keys count too.
+    """
+    # Late, because importing MLflow takes seconds: a port in use is reported at once.
+    from perpetune.loop.first_version import make_first_version
+    from perpetune.tracking.registry import RegistrySource
+
+    params, settings = workspace.params, workspace.settings
+    return create_app(
+        params.task.name,
+        engine=engine,
+        source=BootstrappingSource(
+            RegistrySource(params.task.name, releases or settings.home.absolute() / "releases"),
+            lambda: make_first_version(workspace, base),
+        ),
+        log=log,
+        params=params.serve,
+        max_new_tokens=params.evaluate.max_new_tokens,
+        release_params=params.release,
+        log_params=params.log,
+        spool=settings.home.absolute() / "spool",
+        labels=policy_of(params),
+        workspace_id=settings.workspace_id,
+        embedder=_embedder(params, settings, log),
+        approvals=_approvals(workspace),
+        keys=keys,
+    )
+
+
+def _grace(workspaces: Sequence[Workspace]) -> float:
+    """How long requests in flight may take when the gateway stops, in seconds."""
+    return max(each.params.serve.timeout_seconds for each in workspaces) + _GRACE_SECONDS
 
 
 def _embedder(params: Params, settings: Settings, log: sqlalchemy.Engine) -> Embedder | None:

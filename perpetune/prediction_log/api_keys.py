@@ -31,6 +31,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 _BYTES = 32
 _SHORTEST = 32  # characters of a key that was made elsewhere
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TASK = re.compile(r"[a-z][a-z0-9-]{0,62}")  # as in params.yaml
 
 
 def parse_role(text: str) -> Role:
@@ -43,15 +44,19 @@ def parse_role(text: str) -> Role:
 
 @dataclass(frozen=True)
 class Key:
-    """The metadata of a key; the key itself is not stored."""
+    """The metadata of a key; the key itself is not stored. `tasks` is empty if it may be used for all."""
 
     name: str
     roles: tuple[Role, ...]
     created: datetime
     revoked: datetime | None
+    tasks: tuple[str, ...] = ()
 
     def may(self, role: Role) -> bool:
         return role in self.roles or "admin" in self.roles
+
+    def is_for(self, task: str) -> bool:
+        return not self.tasks or task in self.tasks
 
 
 @dataclass(frozen=True)
@@ -73,18 +78,18 @@ class Keyring:
         return found if found and not found.revoked else None
 
 
-def add_key(log: Engine, name: str, roles: Sequence[Role]) -> str:
-    """Create a key and return its secret, which cannot be read again.
+def add_key(log: Engine, name: str, roles: Sequence[Role], tasks: Sequence[str] = ()) -> str:
+    """Create a key, for these tasks or for all, and return its secret, which cannot be read again.
 
     Raises PerpetuneError if the name was used before or is invalid.
     """
     secret = f"ppt_{secrets.token_urlsafe(_BYTES)}"
-    if not _store(log, name, roles, secret):
+    if not _store(log, name, roles, secret, tasks):
         raise _name_in_use(name)
     return secret
 
 
-def register_key(log: Engine, name: str, roles: Sequence[Role], secret: str) -> bool:
+def register_key(log: Engine, name: str, roles: Sequence[Role], secret: str, tasks: Sequence[str] = ()) -> bool:
     """Store a key whose secret was made elsewhere; False if this very key is already there.
 
     Raises PerpetuneError if the secret is too short to be a random one, the name is invalid, or it names another key or
@@ -95,7 +100,7 @@ def register_key(log: Engine, name: str, roles: Sequence[Role], secret: str) -> 
             f"a key of {len(secret)} characters can be guessed",
             do=f"use at least {_SHORTEST} random ones, such as `openssl rand -hex 24` prints",
         )
-    if _store(log, name, roles, secret):
+    if _store(log, name, roles, secret, tasks):
         return True
     found = read_keyring(log).find(secret)
     if found is None or found.name != name:
@@ -103,14 +108,23 @@ def register_key(log: Engine, name: str, roles: Sequence[Role], secret: str) -> 
     return False
 
 
-def _store(log: Engine, name: str, roles: Sequence[Role], secret: str) -> bool:
+def _store(log: Engine, name: str, roles: Sequence[Role], secret: str, tasks: Sequence[str]) -> bool:
     """Store a key; False if the name was used before."""
     if not _NAME.fullmatch(name):
         raise PerpetuneError(
             f"{name!r} is no valid name of a key",
             do="use up to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
         )
-    row = {"name": name, "digest": _digest(secret), "roles": sorted(set(roles)), "created": datetime.now(UTC)}
+    for task in tasks:
+        if not _TASK.fullmatch(task):
+            raise PerpetuneError(f"{task!r} is no name of a task", do="see task.name in the params.yaml of each task")
+    row = {
+        "name": name,
+        "digest": _digest(secret),
+        "roles": sorted(set(roles)),
+        "created": datetime.now(UTC),
+        "tasks": sorted(set(tasks)) or None,
+    }
     try:
         with log.connect().execution_options(writes=True) as connection, connection.begin():
             connection.execute(insert(api_keys).values(row))
@@ -145,22 +159,25 @@ def revoke_key(log: Engine, name: str) -> Key:
     return _key(row)
 
 
-def read_keyring(log: Engine) -> Keyring:
-    """Read all keys. Raises SQLAlchemyError."""
-    with log.connect() as connection:
-        rows = connection.execute(select(api_keys).order_by(api_keys.c.created, api_keys.c.name)).all()
-    return Keyring(tuple((row.digest, _key(row)) for row in rows))
+def read_keyring(*logs: Engine) -> Keyring:
+    """Read all keys of these logs. Raises SQLAlchemyError."""
+    in_order = select(api_keys).order_by(api_keys.c.created, api_keys.c.name)
+    keys: list[tuple[str, Key]] = []
+    for log in logs:
+        with log.connect() as connection:
+            keys += [(row.digest, _key(row)) for row in connection.execute(in_order)]
+    return Keyring(tuple(keys))
 
 
 class KeyringCache:
-    """The gateway's copy of the keys, refreshed every `seconds` off the event loop.
+    """The gateway's copy of the keys of these logs, refreshed every `seconds` off the event loop.
 
-    `keyring` is None until the first successful read. If the database is down, the last copy stays valid.
+    `keyring` is None until the first successful read. If a database is down, the last copy stays valid.
     """
 
-    def __init__(self, log: Engine, seconds: float = 2.0) -> None:
+    def __init__(self, *logs: Engine, seconds: float = 2.0) -> None:
         self.keyring: Keyring | None = None
-        self._log = log
+        self._logs = logs
         self._seconds = seconds
         self._error: str | None = None
         self._refresh_task: asyncio.Task[None] | None = None
@@ -177,7 +194,7 @@ class KeyringCache:
 
     async def refresh(self) -> None:
         try:
-            self.keyring = await asyncio.to_thread(read_keyring, self._log)
+            self.keyring = await asyncio.to_thread(read_keyring, *self._logs)
         except SQLAlchemyError as fault:
             self._report(error_text(fault))
         else:
@@ -202,4 +219,4 @@ def _digest(secret: str) -> str:
 
 
 def _key(row: Row[Any]) -> Key:
-    return Key(row.name, tuple(row.roles), row.created, row.revoked)
+    return Key(row.name, tuple(row.roles), row.created, row.revoked, tuple(row.tasks or ()))

@@ -194,6 +194,7 @@ api_keys = Table(
     Column("roles", JSON, nullable=False),
     Column("created", UtcTime, nullable=False),
     Column("revoked", UtcTime),
+    Column("tasks", JSON(none_as_null=True)),  # for which it may be used; NULL: for all
 )
 
 # Appended only: triggers refuse the rest. `once` is the key of an event that may be repeated.

@@ -82,7 +82,8 @@ def add_feedback(log: Engine, given: Feedback) -> str:
 def add_feedback_rows(log: Engine, given: Sequence[Feedback], task: str | None = None) -> list[str | UnknownRequest]:
     """Store feedback as `add_feedback` does, in one transaction; returns the id of each answer, or the error.
 
-    With `task`, clients' own ids are looked up among its requests only: another task's client may use the same.
+    With `task`, ids are looked up among its requests only: another task has other labels, and its client may use the
+    same ids of its own.
     """
     with writing(log) as connection:
         ids = _answer_ids(connection, {row.request_id for row in given}, task)
@@ -118,7 +119,8 @@ def _checked(given: Feedback, answer: str | None, choices: dict[str, int]) -> st
 def _answer_ids(connection: Connection, request_ids: Collection[str], task: str | None) -> dict[str, str]:
     """The id of the answer for each request id: that itself, or the newest answer to a request with this id of its own."""
     stored = {name: storable(name) for name in request_ids}
-    known = {row.id: row.id for row in _rows_with(connection, predictions.c.id, stored.values())}
+    answers = _rows_with(connection, predictions.c.id, stored.values())
+    known = {row.id: row.id for row in answers if task is None or row.task == task}
     others = [name for name in stored.values() if name not in known]
     # Oldest first, so that the newest stays in the dict.
     own = {

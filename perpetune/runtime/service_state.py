@@ -12,6 +12,7 @@ from perpetune.engines.tls import Tls, vllm_tls
 from perpetune.errors import PerpetuneError
 from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.prefect_api import ui_url
+from perpetune.runtime.served.readiness import state_of_task
 from perpetune.workspace import Workspace
 
 SECONDS = 1.5  # until a service counts as down
@@ -50,7 +51,7 @@ def _gateway(workspace: Workspace) -> ServiceState:
     url, task = workspace.settings.gateway_url, workspace.params.task.name
 
     def read(answer: httpx.Response) -> ServiceState:
-        state = _object(answer)
+        state = state_of_task(_object(answer), task)
         if "serving" not in state:
             return ServiceState("gateway", False, "another program answers there", url, "correct PERPETUNE_GATEWAY_URL")
         if state.get("task", task) != task:

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -32,6 +32,8 @@ from perpetune.runtime.file_locks import acquire, end_leftovers, lock_owner
 from perpetune.runtime.ownership import mark_mlflow, require_not_foreign, require_own
 from perpetune.runtime.ports import VLLM_PORT, NamedPorts, reserved_ports
 from perpetune.runtime.processes import Child, Service, Supervisor, answers, free_ports
+from perpetune.runtime.served.members import address_files, member_workers, save_member_addresses
+from perpetune.runtime.served.registered import served_workspaces
 from perpetune.runtime.stack import Ports, environment, gateway, servers
 from perpetune.runtime.stack import worker as worker_service
 from perpetune.runtime.vllm_service import starts_vllm, vllm_service
@@ -58,20 +60,27 @@ def run_until_interrupted(workspace: Workspace, named: NamedPorts, console: Cons
     def say(line: str) -> None:
         console.print(line, style="yellow", markup=False, soft_wrap=True)
 
-    with _only_one(workspace, say) as lock, reserved_ports(named, vllm=starts_vllm(workspace)) as ports:
+    members = served_workspaces(workspace)
+    with (
+        _only_one_of_all([workspace, *members], say) as locks,
+        reserved_ports(named, vllm=starts_vllm(workspace)) as ports,
+    ):
         variables = environment(workspace, ports)
         # First, because it fails at once if vLLM or the base is missing.
-        vllm = [vllm_service(workspace, ports.vllm)] if ports.vllm is not None else []
+        vllm = [vllm_service(workspace, ports.vllm, members)] if ports.vllm is not None else []
         logs = workspace.home / "logs"
-        mine = [workspace.home / ADDRESSES]
-        with Supervisor(workspace.root, logs, variables, say, kept=[lock], files=mine) as supervisor:
+        mine = [workspace.home / ADDRESSES, *address_files(members)]
+        with Supervisor(workspace.root, logs, variables, say, kept=locks, files=mine) as supervisor:
             try:
-                first = [*servers(workspace, ports), worker_service(ports.worker), *vllm]
+                workers = [worker_service(ports.worker), *member_workers(members)]
+                first = [*servers(workspace, ports), *workers, *vllm]
                 last = gateway(ports.gateway)
                 print_ports([*first, last], named, console)
                 _print(console, f"starting: {_pages([*first, last])}; logs in {_short(logs)}")
                 start_all(supervisor, first, last, console)
-                save_addresses(workspace.home, variables, _marked(variables, [*first, last]))
+                started = _marked(variables, [*first, last])
+                save_addresses(workspace.home, variables, started)
+                save_member_addresses(members, variables, started)
                 show(supervisor, console)
             except KeyboardInterrupt:
                 console.print("stopping")
@@ -198,6 +207,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _hang_up(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # shell and kernel both send it
     raise KeyboardInterrupt
+
+
+@contextmanager
+def _only_one_of_all(workspaces: Sequence[Workspace], say: Callable[[str], None]) -> Iterator[list[int]]:
+    """As `_only_one`, for each of the workspaces."""
+    with ExitStack() as locks:
+        yield [locks.enter_context(_only_one(each, say)) for each in workspaces]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from perpetune.errors import PerpetuneError
@@ -15,7 +16,7 @@ from perpetune.workspace import Workspace
 
 # On two cores SmolLM2 took about a minute; a large model that is loaded from disk and compiled takes longer.
 START_SECONDS = 900.0
-# Champion, previous champion, version on trial, and one that is being loaded.
+# Champion, previous champion, version on trial, and one that is being loaded: of each task.
 MAX_LORAS = 4
 # The ranks that vLLM supports.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -33,8 +34,8 @@ def starts_vllm(workspace: Workspace) -> bool:
     return workspace.params.serve.engine == "vllm" and workspace.settings.vllm_url is None
 
 
-def vllm_service(workspace: Workspace, port: int) -> Service:
-    """The vLLM service with the base model of params.yaml, in the precision of the training.
+def vllm_service(workspace: Workspace, port: int, others: Sequence[Workspace] = ()) -> Service:
+    """The vLLM service with the base model of params.yaml, in the precision of the training, for `others` too.
 
     Raises PerpetuneError if vLLM is not installed or the base model is missing.
     """
@@ -49,7 +50,8 @@ def vllm_service(workspace: Workspace, port: int) -> Service:
         resolve(workspace.params.base, workspace.assets).resolve(),
         port,
         dtype=dtype,
-        rank=highest_rank(workspace.params),
+        rank=max(highest_rank(each.params) for each in (workspace, *others)),
+        loras=MAX_LORAS * (1 + len(others)),
         # On a CPU, compilation takes minutes.
         eager=device_name() == "cpu",
         more=shlex.split(workspace.settings.vllm_args),
@@ -73,14 +75,14 @@ def vllm_python(named: Path | None) -> Path:
 
 
 def vllm_command(
-    python: Path, base: Path, port: int, *, dtype: str, rank: int, eager: bool, more: list[str]
+    python: Path, base: Path, port: int, *, dtype: str, rank: int, eager: bool, more: list[str], loras: int = MAX_LORAS
 ) -> tuple[str, ...]:
     """The command line; the caller's environment variables take precedence, and `more` overrides earlier arguments."""
     variables = [f"{name}={value}" for name, value in _ENVIRONMENT.items() if name not in os.environ]
     return (
         *("env", *variables, str(python), "-m", "vllm.entrypoints.openai.api_server"),
         *("--host", HOST, "--port", str(port), "--model", str(base), "--dtype", dtype),
-        *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(MAX_LORAS)),
+        *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(loras)),
         *("--generation-config", "vllm", "--disable-uvicorn-access-log"),
         # A version's own day in the template of its tools; only the gateway reaches the server.
         "--trust-request-chat-template",

@@ -17,7 +17,22 @@ from gateway_metrics import samples
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 # What others than the gateway count.
 OTHERS = {"up", "probe_success", "haproxy_server_status"}
-WORDS = {"by", "le", "on", "or", "path", "job", "instance", "version", "status", "reason", "proxy", "state", "code"}
+WORDS = {
+    "by",
+    "le",
+    "on",
+    "or",
+    "path",
+    "job",
+    "instance",
+    "task",
+    "version",
+    "status",
+    "reason",
+    "proxy",
+    "state",
+    "code",
+}
 FUNCTIONS = {"sum", "rate", "increase", "count", "absent", "unless", "histogram_quantile"}
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian's prometheus)")
 

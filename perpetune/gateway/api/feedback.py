@@ -91,7 +91,7 @@ class FeedbackApi:
     async def respond(self, request: Request) -> Response:
         """Store one JSON object, or each row of a JSON list or of JSON Lines."""
         body = await request.body()
-        rows = _rows(body, request.headers.get("content-type", ""))
+        rows = rows_of(body, request.headers.get("content-type", ""))
         if not isinstance(rows, list):
             [reply] = await self._stored([rows])
             if isinstance(reply, ApiError):
@@ -125,7 +125,7 @@ def _cached_rule(policy: LabelPolicy, labels: tuple[str, ...] | None, schema: st
     return policy.rule(labels, schema)
 
 
-def _rows(body: bytes, content_type: str) -> object:
+def rows_of(body: bytes, content_type: str) -> object:
     """The JSON value of a body, or the list of the values of its lines. Raises ApiError."""
     if is_json_lines(content_type):
         return [_line(line) for line in body.splitlines() if line.strip()]

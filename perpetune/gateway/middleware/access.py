@@ -30,7 +30,14 @@ _UNTIL_KEYS_ARE_READ = 2.0  # seconds
 
 
 def add_middlewares(
-    app: FastAPI, params: ServeParams, *, keyholder: KeyringCache, metrics: Metrics, tracing: Tracing, max_bytes: int
+    app: FastAPI,
+    params: ServeParams,
+    *,
+    task: str,
+    keyholder: KeyringCache,
+    metrics: Metrics,
+    tracing: Tracing,
+    max_bytes: int,
 ) -> None:
     """Add all middleware to the app, innermost first.
 
@@ -48,6 +55,7 @@ def add_middlewares(
         wrong_keys=RateLimit(params.wrong_keys_per_minute),
         metrics=metrics,
         routes=app.router.routes,  # the list of the router itself, to which the app adds routes later
+        task=task,
     )
     if params.cors_origins:
         app.add_middleware(
@@ -65,7 +73,7 @@ def add_middlewares(
 
 
 class AccessMiddleware:
-    """ASGI middleware: 401 without a valid key, 403 without the required role, 429 over a rate limit.
+    """ASGI middleware: 401 without a valid key, 403 without the required role or for another task, 429 over a rate limit.
 
     `wrong_keys` limits the requests of an address with keys that are not valid. A valid key passes whatever others of
     its address send: behind a proxy that is all of them. A path that none of the `routes` has needs no role: it is 404
@@ -80,8 +88,10 @@ class AccessMiddleware:
         metrics: Metrics,
         wrong_keys: RateLimit | None = None,
         routes: Sequence[BaseRoute] | None = None,
+        task: str | None = None,
     ) -> None:
         self.app = app
+        self.task = task
         self.routes = routes
         self.keyholder = keyholder
         self.limit = limit
@@ -119,6 +129,10 @@ class AccessMiddleware:
         if not key.may(role) and self._exists(scope):
             self.metrics.unauthorized.labels("insufficient_permissions").inc()
             raise ApiError(403, f"This request needs an API key with the role {role}.", code="insufficient_permissions")
+        if self.task is not None and not key.is_for(self.task) and self._exists(scope):
+            self.metrics.unauthorized.labels("key_of_other_task").inc()
+            message = f"This API key is for {' and '.join(key.tasks)} only, not for {self.task}."
+            raise ApiError(403, message, code="key_of_other_task")
         return key
 
     def _exists(self, scope: Scope) -> bool:
@@ -154,9 +168,15 @@ def _is_protected(path: str) -> bool:
 
 def _pop_key(scope: Scope) -> str | None:
     """Remove the key from the request, so that nothing downstream can log it."""
-    credentials = [value for name, value in scope["headers"] if name == b"authorization"]
+    secret = secret_of(scope)
     # In place, because outer middleware reads the route that the router sets in the same scope.
     scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
+    return secret
+
+
+def secret_of(scope: Scope) -> str | None:
+    """The key that a request carries; None if it has none, or several."""
+    credentials = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(credentials) != 1:
         return None
     scheme, _, secret = credentials[0].decode("latin-1").partition(" ")

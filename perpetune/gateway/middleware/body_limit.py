@@ -41,7 +41,7 @@ class BodyLimitMiddleware:
             await self.app(scope, receive, send)
             return
         try:
-            body = await self._read(scope, receive)
+            body = await read_body(scope, receive, self.limits, self.seconds)
         except ApiError as problem:
             response = problem.response()
             if problem.status == 408:
@@ -55,24 +55,25 @@ class BodyLimitMiddleware:
 
         await self.app(scope, replay, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> list[Message]:
-        """All messages of the body. Raises ApiError."""
-        limit = self.limits.of(scope["path"])
-        if _declared(scope) > limit:
-            raise too_large(scope["path"], limit)
-        body: list[Message] = []
-        left = limit
-        try:
-            async with asyncio.timeout(self.seconds):
-                while not body or body[-1].get("more_body"):
-                    body.append(await receive())
-                    left -= len(body[-1].get("body", b""))
-                    if left < 0:
-                        raise too_large(scope["path"], limit)
-        except TimeoutError:
-            message = f"The body did not arrive within {self.seconds:g} s."
-            raise ApiError(408, message, code="request_timeout") from None
-        return body
+
+async def read_body(scope: Scope, receive: Receive, limits: BodyLimits, seconds: float) -> list[Message]:
+    """All messages of the body. Raises ApiError if it is too large or takes longer than `seconds`."""
+    limit = limits.of(scope["path"])
+    if _declared(scope) > limit:
+        raise too_large(scope["path"], limit)
+    body: list[Message] = []
+    left = limit
+    try:
+        async with asyncio.timeout(seconds):
+            while not body or body[-1].get("more_body"):
+                body.append(await receive())
+                left -= len(body[-1].get("body", b""))
+                if left < 0:
+                    raise too_large(scope["path"], limit)
+    except TimeoutError:
+        message = f"The body did not arrive within {seconds:g} s."
+        raise ApiError(408, message, code="request_timeout") from None
+    return body
 
 
 def too_large(path: str, max_bytes: int) -> ApiError:

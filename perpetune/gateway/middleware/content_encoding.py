@@ -23,7 +23,7 @@ class ContentEncodingMiddleware:
         self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        encodings = _encodings(scope) if scope["type"] == "http" else []
+        encodings = encodings_of(scope) if scope["type"] == "http" else []
         if not encodings:
             await self.app(scope, receive, send)
             return
@@ -65,7 +65,7 @@ def inflate(compressed: bytes, max_bytes: int) -> bytes:
     return bytes(inflated)
 
 
-def _encodings(scope: Scope) -> list[str]:
+def encodings_of(scope: Scope) -> list[str]:
     """The codings of the body, in the order in which they were applied, without `identity`."""
     values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-encoding"]
     codings = [coding.strip().lower() for coding in ",".join(values).split(",")]

@@ -34,7 +34,7 @@ class DrainingMiddleware:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
-        if draining() and scope["path"] == "/readyz":
+        if draining() and scope["path"].endswith("/readyz"):  # of one of several tasks too
             await JSONResponse({"ready": False, "draining": True}, 503)(scope, receive, send_closing)
             return
         await self.app(scope, receive, send_closing)

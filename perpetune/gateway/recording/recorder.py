@@ -164,6 +164,11 @@ class Recorder:
         else:
             self._spool_row(shadow)
 
+    def holds(self, request_id: str) -> bool:
+        """Whether the answer with this id, or with this id of the client's, is still in the spool."""
+        with self._lock:
+            return self._spooled.find(request_id) is not None
+
     async def feedback(self, feedback: Feedback) -> str:
         """Store feedback; returns the id of its answer.
 

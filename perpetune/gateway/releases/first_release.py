@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ from perpetune.gateway.releases.follower import ReleaseSource
 from perpetune.model.release import DesiredReleases, Release
 
 SECONDS_BETWEEN_TRIES = 30.0  # every failed try leaves a run in MLflow
+
+_one_at_a_time = threading.Lock()  # MLflow keeps a model that it logs from code in a variable of the process
 
 
 class BootstrappingSource:
@@ -24,7 +27,8 @@ class BootstrappingSource:
         if wanted.champion is not None or time.monotonic() < self._next_try:
             return wanted
         self._next_try = time.monotonic() + SECONDS_BETWEEN_TRIES
-        self._make_first()
+        with _one_at_a_time:
+            self._make_first()
         return self._source.wanted()
 
     def fetch(self, version: str) -> Release:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,16 @@ def test_a_file_without_a_usable_key_is_refused(workspace: Path, content: bytes 
     done = perpetune(workspace, "keys", "add", "compose", "--role", "admin", "--key-file", str(file))
     assert done.exit_code == 1
     assert "key" in done.output
+
+
+def test_a_key_of_tasks_is_listed_with_them(workspace: Path) -> None:
+    for more in (["shop"], ["desk", "--task", "intents", "--task", "reviews"]):
+        done = perpetune(workspace, "keys", "add", *more, "--role", "ask")
+        assert done.exit_code == 0, done.output
+    listed = json.loads(perpetune(workspace, "keys", "list", "--json").stdout)
+    assert [(key["name"], key["tasks"]) for key in listed] == [("shop", []), ("desk", ["intents", "reviews"])]
+    rows = perpetune(workspace, "keys", "list").output.splitlines()
+    assert any("shop" in row and "all" in row for row in rows)
+    assert any("desk" in row and "intents, reviews" in row for row in rows)
+    wrong = perpetune(workspace, "keys", "add", "wrong", "--role", "ask", "--task", "No Task")
+    assert wrong.exit_code == 1 and "'No Task' is no name of a task" in wrong.output

@@ -11,6 +11,7 @@ from perpetune.curation.dvc import prepare
 from perpetune.doctor import host
 from perpetune.doctor.examine import examine
 from perpetune.doctor.finding import Finding
+from perpetune.runtime.served.registered import register
 from perpetune.workspace import open_workspace
 
 
@@ -86,3 +87,16 @@ def test_packages_of_another_version_are_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_installed_packages_fit() -> None:
     assert host.packages().level == "ok"
+
+
+def test_served_workspaces_are_looked_at(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert "served tasks" not in findings(workspace)
+    other = tmp_path_factory.mktemp("intents")
+    write_params(other, task={"name": "intents"})
+    register(open_workspace(workspace), other)
+    found = findings(workspace)["served tasks"]
+    assert (found.level, "reviews, intents share" in found.what) == ("ok", True)
+    (other / "params.yaml").unlink()
+    gone = findings(workspace)["served tasks"]
+    assert gone.level == "fault"
+    assert "perpetune serve remove" in gone.do

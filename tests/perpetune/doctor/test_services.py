@@ -188,3 +188,26 @@ def test_each_replica_of_vllm_is_reached_by_mutual_tls(workspace: Callable[..., 
     assert not service_states(here)[1].up
     (found,) = services.vllm(workspace(engine="vllm", **ours, PERPETUNE_VLLM_CLIENT_KEY=str(tmp_path / "none")))
     assert found.level == "fault" and "PERPETUNE_VLLM_CLIENT_KEY cannot be read" in found.what
+
+
+@pytest.mark.parametrize(
+    ("tasks", "level", "word"),
+    [
+        ({"mail": 1}, "ok", "serves version 1"),
+        ({"mail": None}, "fault", "still loads"),
+        ({}, "fault", "not serve mail"),
+    ],
+)
+def test_a_gateway_of_several_tasks_is_asked_for_ours(
+    workspace: Callable[..., Workspace], server: Server, tasks: dict[str, int | None], level: str, word: str
+) -> None:
+    states = {
+        task: {"task": task, "serving": version, "ready": version is not None, "registry": "ok", "log": "ok"}
+        | {"release": "ok" if version else "still loads"}
+        for task, version in {"other": 7, **tasks}.items()
+    }
+    answers = {"/readyz": (200, {"ready": True, "tasks": states}), "/v1/models": (200, {})}
+    here = workspace(PERPETUNE_GATEWAY_URL=server(answers))
+    found = services.gateway(here)[0]
+    assert (found.level, word in found.what) == (level, True)
+    assert service_states(here)[0].up == (level == "ok")

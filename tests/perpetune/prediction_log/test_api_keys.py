@@ -91,6 +91,39 @@ def test_admin_may_everything(log: sqlalchemy.Engine) -> None:
     assert [shop.may(role) for role in ("ask", "feedback", "admin")] == [True, False, False]
 
 
+def test_a_key_is_for_all_tasks_or_for_those_named(log: sqlalchemy.Engine) -> None:
+    add_key(log, "all", ["ask"])
+    add_key(log, "some", ["ask"], ["reviews", "intents", "reviews"])
+    every, some = list_keys(log)
+    assert (every.tasks, some.tasks) == ((), ("intents", "reviews"))
+    tasks = ("intents", "reviews", "others")
+    assert [every.is_for(task) for task in tasks] == [True, True, True]
+    assert [some.is_for(task) for task in tasks] == [True, True, False]
+    for wrong in ("", "Reviews", "a b", "reviews@1"):
+        with pytest.raises(PerpetuneError, match="no name of a task"):
+            add_key(log, "wrong", ["ask"], [wrong])
+    assert [key.name for key in list_keys(log)] == ["all", "some"]
+
+
+def test_a_key_of_tasks_does_not_become_one_of_all_in_an_older_log(log: sqlalchemy.Engine) -> None:
+    everywhere, somewhere = add_key(log, "all", ["ask"]), add_key(log, "some", ["ask"], ["intents"])
+    downgrade(log, "0010")
+    upgraded = open_log(str(log.url))
+    ring = read_keyring(upgraded)
+    assert (ring.find(everywhere), ring.find(somewhere)) == (list_keys(upgraded)[0], None)
+    upgraded.dispose()
+
+
+def test_the_keys_of_several_logs(log: sqlalchemy.Engine, tmp_path: Path) -> None:
+    other = open_log(f"sqlite:///{tmp_path / 'other.db'}")
+    assert read_keyring(log, other).open
+    mine = add_key(other, "mine", ["ask"])
+    ring = read_keyring(log, other)
+    assert not ring.open
+    assert ring.find(mine) == list_keys(other)[0]
+    other.dispose()
+
+
 def test_what_cannot_be(log: sqlalchemy.Engine) -> None:
     add_key(log, "shop", ["ask"])
     with pytest.raises(PerpetuneError, match="there is or was a key named shop"):

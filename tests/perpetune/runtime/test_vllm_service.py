@@ -89,3 +89,17 @@ def ranked(trained: int, tuned: int) -> Params:
     lora = PARAMS.train.lora.model_copy(update={"rank": trained})
     train = PARAMS.train.model_copy(update={"lora": lora})
     return PARAMS.model_copy(update={"train": train, "tune": PARAMS.tune.model_copy(update={"rank": (1, tuned)})})
+
+
+def test_vllm_has_room_for_the_adapters_of_all_tasks(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.touch()
+    (tmp_path / "config.json").touch()
+    base = PARAMS.base.model_copy(update={"model": f"path:{tmp_path}", "revision": None})
+    one, two = (
+        Workspace(tmp_path, ranked(rank, 4).model_copy(update={"base": base}), Settings(vllm_python=python))
+        for rank in (8, 64)
+    )
+    alone, together = (" ".join(vllm_service(one, 8123, others).command) for others in ((), (two,)))
+    assert "--max-lora-rank 8 --max-loras 4 " in alone
+    assert "--max-lora-rank 64 --max-loras 8 " in together

@@ -165,6 +165,19 @@ def test_a_key_shows_nowhere(
         assert key not in everything
 
 
+def test_a_key_of_another_task_is_refused_whatever_its_role(start: Start, log: sqlalchemy.Engine) -> None:
+    mine = add_key(log, "mine", ["admin"], ["reviews", "intents"])
+    other = add_key(log, "other", ["admin"], ["intents", "tickets"])
+    gateway = start()
+    for method, path, _ in ROUTES:
+        error = error_of(send(gateway.url, method, path, other), 403)
+        assert error["message"] == "This API key is for intents and tickets only, not for reviews."
+        assert error["code"] == "key_of_other_task"
+        assert send(gateway.url, method, path, mine).status_code != 403
+    assert send(gateway.url, "GET", "/v1/nothing", other).status_code == 404
+    assert 'perpetune_unauthorized_total{code="key_of_other_task"} 6.0' in gateway.get("/metrics").text
+
+
 def test_no_key_that_can_be_read_is_a_closed_gateway() -> None:
     """As at a start without the database."""
     log = sqlalchemy.create_engine("sqlite://")

@@ -1,0 +1,148 @@
+"""Feedback goes to the task whose answer it names; a batch may name answers of several."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import JSONResponse
+from starlette.types import Scope
+
+from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.feedback import PATH, rows_of
+from perpetune.gateway.api.request.first_headers import first_headers
+from perpetune.gateway.tasks.served_task import Reply, ServedTask, ask, listed, own_scope
+from perpetune.prediction_log.tasks_of_answers import tasks_of_answers
+
+_OTHER_GATEWAY_SECONDS = 0.15  # in which another gateway's answer reaches the database
+
+
+@dataclass(frozen=True)
+class _Owners:
+    """The tasks of the answers that were found, and whether a log could not be read, which may have others."""
+
+    tasks: Mapping[str, frozenset[str]]
+    incomplete: bool
+
+
+class FeedbackOfTasks:
+    """Finds the task of feedback, and stores a batch that is for several."""
+
+    def __init__(self, tasks: Sequence[ServedTask]) -> None:
+        self._tasks = {task.name: task for task in tasks}
+        self._logs: dict[Engine, set[str]] = {}
+        for task in tasks:
+            self._logs.setdefault(task.log, set()).add(task.name)
+
+    async def respond(self, scope: Scope, body: bytes, admitting: Sequence[ServedTask]) -> ServedTask | JSONResponse:
+        """The task that the whole body is for, or the reply to a batch for several.
+
+        What names no answer is for the first of `admitting`, which says so. Raises ApiError.
+        """
+        try:
+            rows = rows_of(body, first_headers(scope).get("content-type", ""))
+        except ApiError:
+            return admitting[0]
+        several = rows if isinstance(rows, list) else [rows]
+        owners = await self._owners({name for row in several if (name := _request_id(row)) is not None})
+        targets = [self._target(row, owners, admitting) for row in several]
+        tasks = {target for target in targets if isinstance(target, str)}
+        faults = [target for target in targets if isinstance(target, ApiError)]
+        if not faults and len(tasks) <= 1:
+            return self._tasks[tasks.pop()] if tasks else admitting[0]
+        if not isinstance(rows, list):
+            raise faults[0]
+        return await self._stored(scope, several, targets)
+
+    def _target(self, row: object, owners: _Owners, admitting: Sequence[ServedTask]) -> str | ApiError:
+        """The task of a row, or why there is none."""
+        if isinstance(row, ApiError):
+            return row
+        name = _request_id(row)
+        found = sorted(owners.tasks.get(name, ())) if name is not None else []
+        if len(found) > 1:
+            message = f"Requests of {listed(found)} have the id {name!r}: send it to /tasks/NAME{PATH}."
+            return ApiError(400, message, param="request_id", code="ambiguous_request")
+        if not found and name is not None and owners.incomplete:
+            return ApiError(503, "The feedback could not be stored; try again.", code="log_unavailable", retry_after=5)
+        return found[0] if found else admitting[0].name
+
+    async def _owners(self, names: Collection[str]) -> _Owners:
+        owners = await self._look_up(names)
+        if owners.tasks.keys() != set(names) and not owners.incomplete:
+            await asyncio.sleep(_OTHER_GATEWAY_SECONDS)
+            owners = await self._look_up(names)
+        return owners
+
+    async def _look_up(self, names: Collection[str]) -> _Owners:
+        spooled = {
+            name: frozenset(task.name for task in self._tasks.values() if task.recorder.holds(name)) for name in names
+        }
+        found = {name: tasks for name, tasks in spooled.items() if tasks}
+        rest, incomplete = [name for name in names if name not in found], False
+        for log, here in self._logs.items() if rest else ():
+            try:
+                stored = await asyncio.to_thread(tasks_of_answers, log, rest)
+            except SQLAlchemyError:
+                incomplete = True
+                continue
+            for name, tasks in stored.items():
+                if tasks & here:
+                    found[name] = found.get(name, frozenset()) | (tasks & here)
+        return _Owners(found, incomplete)
+
+    async def _stored(self, scope: Scope, rows: Sequence[object], targets: Sequence[str | ApiError]) -> JSONResponse:
+        """Store the rows of each task there, and reply row by row."""
+        replies: dict[int, Mapping[str, Any]] = {}
+        first_fault: int | None = None
+        for number, target in enumerate(targets):
+            if isinstance(target, ApiError):
+                replies[number] = _refused(rows[number], target.body())
+                first_fault = first_fault or target.status
+        for name in dict.fromkeys(target for target in targets if isinstance(target, str)):
+            mine = [number for number, target in enumerate(targets) if target == name]
+            reply = await ask(self._tasks[name], *_request(scope, [rows[number] for number in mine]))
+            replies |= dict(zip(mine, _row_replies([rows[number] for number in mine], reply), strict=True))
+            first_fault = first_fault or (reply.status if reply.status != 200 else None)
+        data = [replies[number] for number in range(len(rows))]
+        refused = sum(each["status"] == "refused" for each in data)
+        content = {"object": "list", "recorded": len(data) - refused, "refused": refused, "data": data}
+        return JSONResponse(content, (first_fault or 200) if refused == len(data) else 200)
+
+
+def _request_id(row: object) -> str | None:
+    name = row.get("request_id") if isinstance(row, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _request(scope: Scope, rows: Sequence[object]) -> tuple[Scope, bytes]:
+    """The request of a part of a batch."""
+    body = _as_json(rows)
+    own = (b"content-type", b"content-length", b"content-encoding", b"transfer-encoding")
+    headers = [(name, value) for name, value in scope["headers"] if name not in own]
+    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    return own_scope(scope, headers=headers), body
+
+
+def _as_json(rows: Sequence[object]) -> bytes:
+    try:
+        return json.dumps(rows, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, which travels only as an escape
+        return json.dumps(rows).encode()
+
+
+def _row_replies(rows: Sequence[object], reply: Reply) -> list[Mapping[str, Any]]:
+    """The reply to each row, of a task that took the part or refused it as a whole."""
+    content = json.loads(reply.body)
+    if "data" in content:
+        return list(content["data"])
+    return [_refused(row, content) for row in rows]
+
+
+def _refused(row: object, error: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"request_id": row.get("request_id") if isinstance(row, Mapping) else None, "status": "refused", **error}
