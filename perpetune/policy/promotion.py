@@ -374,9 +374,9 @@ def _likelier_better(
     rules: PromoteParams,
 ) -> str | None:
     """The reason if, after decay, the mean of both holdouts has improved at the level of the gain, else None."""
-    if not evidence.is_after_decay or guard[1].difference <= -rules.margin:
+    level = rules.alpha_after_decay
+    if not (evidence.is_after_decay and level) or guard[1].difference <= -rules.margin:
         return None
-    level = gain_level(gain[0], evidence, rules)
     p_value = p_of_mean_gain(gain[1].difference, _error(gain[1]), guard[1].difference, _error(guard[1]))
     if p_value >= level:
         return None
@@ -438,17 +438,14 @@ def _missing_labels_without_differences(
 
 def gain_level(name: str, evidence: PromotionEvidence, rules: PromoteParams) -> float:
     """The level of the test of a gain on a holdout: `promote.alpha` over 1 plus the verdicts that its rows decided before.
-    After decay it is `promote.alpha_after_decay` instead.
 
     So k verdicts on the same rows call an equal challenger better at most alpha (1 + ln k) times, instead of alpha k; new
-    rows restore the level.
+    rows restore the level. After decay it is `promote.alpha_after_decay` if that is more: rows that decided before flatter
+    the champion, which won on them.
     """
     use = evidence.uses.get(name)
-    return _alpha(evidence, rules) / (1 + use.verdicts) if use else _alpha(evidence, rules)
-
-
-def _alpha(evidence: PromotionEvidence, rules: PromoteParams) -> float:
-    return max(rules.alpha, rules.alpha_after_decay) if evidence.is_after_decay else rules.alpha
+    paid = rules.alpha / (1 + use.verdicts) if use else rules.alpha
+    return max(paid, rules.alpha_after_decay) if evidence.is_after_decay else paid
 
 
 def _gain_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> TestResult:
@@ -623,8 +620,7 @@ def _reused(evidence: PromotionEvidence, rules: PromoteParams) -> list[str]:
     name = _roles(evidence)[1][0]
     known = [(holdout, use) for holdout, use in evidence.uses.items() if use.verdicts]
     paid = significant(gain_level(name, evidence, rules), 2)
-    full = f"{_alpha(evidence, rules):g}"
-    level = f"; the test of a gain on the {name} one is at {paid} instead of {full}"
+    level = f"; the test of a gain on the {name} one is at {paid} instead of {rules.alpha:g}"
     return [f"The {holdout} holdout decided before: {use}{level if holdout == name else ''}." for holdout, use in known]
 
 
@@ -692,7 +688,7 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     measure = ", each label counting alike" if evidence.balanced else ""
     likelier = (
         ", or if the mean of both has improved at that level, because the champion has decayed"
-        if evidence.is_after_decay
+        if evidence.is_after_decay and rules.alpha_after_decay
         else ""
     )
     return (

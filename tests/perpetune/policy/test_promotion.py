@@ -512,8 +512,8 @@ def test_after_decay_the_likelier_better_one_serves() -> None:
         "The champion has decayed, so that the likelier better one serves" in reason for reason in verdict.reasons
     )
     assert "because the champion has decayed" in verdict.rule
-    strict = GATE.model_copy(update={"alpha_after_decay": GATE.alpha})
-    assert should_promote(replace(evidence, after_decay=True), strict).outcome != "promote"
+    as_ever = GATE.model_copy(update={"alpha_after_decay": 0.0})
+    assert should_promote(replace(evidence, after_decay=True), as_ever) == should_promote(evidence, as_ever)
 
 
 @pytest.mark.parametrize(
@@ -530,9 +530,9 @@ def test_after_decay_what_is_not_likelier_better_does_not_serve(frozen: PairedEv
     assert should_promote(PromotionEvidence(frozen, recent, "champion", after_decay=True), GATE).outcome != "promote"
 
 
-def test_after_decay_rows_are_paid_for_and_a_harmed_slice_vetoes() -> None:
+def test_after_decay_a_harmed_slice_vetoes_and_rows_that_decided_before_do_not() -> None:
     evidence = PromotionEvidence(LITTLE_LOST, HARDLY, "champion", after_decay=True)
-    assert should_promote(replace(evidence, uses=used(1, rows=250)), GATE).outcome != "promote"
+    assert should_promote(replace(evidence, uses=used(3, rows=250)), GATE).outcome == "promote"
     harmed = {"label a": paired(-0.3, 0.1, 1.0, rows=60, p_worse=0.001)}
     assert should_promote(replace(evidence, slices=harmed), GATE).outcome == "reject"
 
