@@ -97,7 +97,7 @@ def compare_inputs(new: Sequence[InputRow], old: Sequence[InputRow], level: floa
         kernel, ridge = _scaled(kernel) + _scaled(_radial(cosine)), RIDGE_OF_BOTH
         near = neighbour_test(cosine, is_new, own, neighbours=NEIGHBOURS, permutations=most, seed=seed)
     found = classifier_test(kernel, is_new, own, permutations=most, seed=seed, ridge=ridge)
-    p_values = [found.p_value if found.auc >= SMALLEST_AUC else 1.0, _p_of_columns(described, len(other))]
+    p_values = [found.p_value if found.auc >= SMALLEST_AUC else 1.0, p_of_columns(described, len(other))]
     p_values += [near.p_value] if near else []
     p_value = min(1.0, len(p_values) * min(p_values))
     return InputDrift(
@@ -113,7 +113,7 @@ def compare_inputs(new: Sequence[InputRow], old: Sequence[InputRow], level: floa
     )
 
 
-def _p_of_columns(described: pd.DataFrame, old: int) -> float:
+def p_of_columns(described: pd.DataFrame, old: int) -> float:
     """The p-value of the column that differs most, by the two-sample Kolmogorov-Smirnov test, times their number.
 
     The first `old` rows are the reference. A column that moved by less than `SMALLEST_SHIFT` does not count.
