@@ -22,7 +22,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from perpetune.monitoring.independent import Clustered, cluster_and_day
 from perpetune.monitoring.window import Window, descriptors
 from perpetune.policy.retraining import InputDrift
-from perpetune.statistics.two_sample import Floats, classifier_test, neighbour_test
+from perpetune.statistics.two_sample import Floats, classifier_test, nearest, neighbour_test
 
 TEST = "classifier two-sample test"
 BOTH = "two-sample tests by a classifier and by nearest neighbours"
@@ -95,7 +95,7 @@ def compare_inputs(new: Sequence[InputRow], old: Sequence[InputRow], level: floa
     if vectors is not None:
         cosine = np.asarray(vectors @ vectors.T, dtype=np.float64)
         kernel, ridge = _scaled(kernel) + _scaled(_radial(cosine)), RIDGE_OF_BOTH
-        near = neighbour_test(cosine, is_new, own, neighbours=NEIGHBOURS, permutations=most, seed=seed)
+        near = neighbour_test(nearest(cosine, own, NEIGHBOURS), is_new, own, permutations=most, seed=seed)
     found = classifier_test(kernel, is_new, own, permutations=most, seed=seed, ridge=ridge)
     p_values = [found.p_value if found.auc >= SMALLEST_AUC else 1.0, p_of_columns(described, len(other))]
     p_values += [near.p_value] if near else []

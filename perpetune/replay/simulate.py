@@ -50,13 +50,13 @@ def simulate(
 
     The first champion is trained on `history.initial`. A refresh splits the initial examples and all requests with known
     labels as curation does. A gated policy skips a refresh without enough new data. A challenger serves when its training
-    ends. `step` gets the number of requests answered. Raises PerpetuneError if there are too few initial examples.
+    ends; after the last request there is nothing left to train for. `step` gets the number of requests answered. Raises PerpetuneError if there are too few initial examples.
     """
     requests = history.requests
     by_label = sorted(range(len(requests)), key=lambda position: (requests[position].label_time, position))
     state = _Simulation(*_first(history, cache, params))
     state.served.append(state.champion.model)
-    for now in policy.checks(history.begins, history.ends):
+    for now in policy.checks(history.begins, requests[-1].time):
         _answer(state, history, cache, now, step)
         new_scores = _new_scores(state, history, by_label, now)
         since = state.known_labels - state.last.labels

@@ -80,15 +80,15 @@ def classifier_test(
 
 
 def neighbour_test(
-    similarity: Floats, is_new: Sequence[bool], groups: Sequence[str], *, neighbours: int, permutations: int, seed: int
+    graph: csr_array, is_new: Sequence[bool], groups: Sequence[str], *, permutations: int, seed: int
 ) -> NeighbourTest:
-    """Test whether the rows with `is_new` are from the distribution of the others, by their nearest `neighbours`.
+    """Test whether the rows with `is_new` are from the distribution of the others, by their neighbours.
 
-    similarity: (rows, rows). Rows of one group are no neighbours of each other, and are permuted together. The statistic is
-    the mean, over the new rows, of the squared log-likelihood ratio of "more of its neighbours are new than by chance".
+    graph: (rows, rows), 1 at each row's neighbours, as `nearest` finds them. Rows of one group are permuted together. The
+    statistic is the mean, over the new rows, of the squared log-likelihood ratio of "more of its neighbours are new than by
+    chance".
     """
     labels = np.asarray(is_new, dtype=np.float64)
-    graph = _nearest(similarity, groups, neighbours)
     degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).reshape(-1, 1)
 
     def evidence(columns: Floats) -> Floats:
@@ -112,13 +112,13 @@ def surplus_ratios(new: Floats, neighbours: Floats, by_chance: Floats) -> Floats
     return np.asarray(np.where(new > neighbours * by_chance, found, 0.0))
 
 
-def _nearest(similarity: Floats, groups: Sequence[str], neighbours: int) -> csr_array:
-    """A row for each row, with 1 at its nearest neighbours in other groups."""
-    names = np.asarray(groups)
-    kept = np.where(names[:, None] == names[None, :], -np.inf, similarity)
-    count = min(neighbours, len(names) - 1)
+def nearest(similarity: Floats, groups: Sequence[str], neighbours: int) -> csr_array:
+    """A graph (rows, rows) with 1 at each row's nearest neighbours in other groups; similarity: (rows, rows)."""
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    kept = np.where(codes[:, None] == codes[None, :], -np.inf, similarity)
+    count = min(neighbours, len(codes) - 1)
     near = np.argpartition(-kept, count - 1, axis=1)[:, :count]
-    rows = np.repeat(np.arange(len(names)), count)
+    rows = np.repeat(np.arange(len(codes)), count)
     usable = np.isfinite(kept[rows, near.ravel()])
     pairs = (rows[usable], near.ravel()[usable])
     return csr_array((np.ones(len(pairs[0])), pairs), shape=similarity.shape)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from perpetune.statistics.two_sample import TwoSampleTest, classifier_test, neighbour_test, surplus_ratios
+from perpetune.statistics.two_sample import TwoSampleTest, classifier_test, nearest, neighbour_test, surplus_ratios
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,7 @@ def neighbour_alarms(topics: int, new_topics: int, simulations: int, seed: int) 
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         is_new = [False] * 200 + [True] * 300
         own = [str(row) for row in range(500)]
-        tested = neighbour_test(rows @ rows.T, is_new, own, neighbours=10, permutations=99, seed=simulation)
+        tested = neighbour_test(nearest(rows @ rows.T, own, 10), is_new, own, permutations=99, seed=simulation)
         found += tested.p_value <= LEVEL
     return found / simulations
 
