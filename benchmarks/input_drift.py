@@ -248,7 +248,8 @@ def _results(folder: Path) -> dict[str, Any]:
     """The details of the last results, and their commit."""
     found = json.loads((folder / "input_drift.json").read_text(encoding="utf-8"))
     commit = found["details"].get("the others' figures are of commit") or found["commit"]
-    return found["details"] | {"commit": commit}
+    details: dict[str, Any] = found["details"] | {"commit": commit}
+    return details
 
 
 def _row(pool: Pool, place: int) -> InputRow:

@@ -29,12 +29,12 @@ from recipe import banking
 from record import RESULTS, Claim, write
 
 from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
-from perpetune.demo.data import CLEAR, divide
+from perpetune.demo.data import CLEAR, SEED, divide
 from perpetune.evaluation.report.style import write_png
 from perpetune.params import load_params
 from perpetune.records import Example
 from perpetune.replay.histories.history import History
-from perpetune.replay.histories.reviews import FILMS, SEED, STREAMS, history_of, review_history
+from perpetune.replay.histories.reviews import FILMS, STREAMS, history_of, review_history
 from perpetune.replay.histories.reviews import STABLE as REVIEWS_STABLE
 from perpetune.replay.models.surrogate import Surrogate
 from perpetune.replay.outcome import Lead, Outcome
