@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,13 +35,14 @@ Draw = Callable[[np.random.Generator, int], Answers]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario: how answers are drawn, `rows` in each holdout, and the claim on it, if any."""
+    """A scenario: how answers are drawn, `rows` in each holdout, the claim on it, if any, and whether decay started it."""
 
     name: str
     frozen: Draw
     recent: Draw | None
     rows: int
     claim: Claimed | None = None
+    after_decay: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def simulate(scenario: Scenario, simulated: int, params: Params, seed: int) -> V
         held_out = {"frozen": scenario.frozen(rng, scenario.rows)}
         if scenario.recent:
             held_out["recent"] = scenario.recent(rng, scenario.rows)
-        outcomes.append(should_promote(_evidence(held_out, params), params.promote).outcome)
+        evidence = replace(_evidence(held_out, params), after_decay=scenario.after_decay)
+        outcomes.append(should_promote(evidence, params.promote).outcome)
         differs += [float(np.mean(some.champion != some.challenger)) for some in held_out.values()]
     counted = {outcome: outcomes.count(outcome) for outcome in OUTCOMES}
     return Verdicts(

@@ -14,6 +14,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 INDEX = "benchmarks/index.md"
 # What a result is about: a title, and what the numbers were measured with.
 ABOUT = {
+    "after_decay": ("The gate after decay", "1,000 simulations for each line, 150 rows in each holdout"),
     "curation_quality": (
         "What curation finds, and what a model learns from it",
         "2,000 film reviews, 1,271 clauses of contracts, 2,000 and 4,003 rows of banking77; linear models with five seeds, the language model with three and six",
@@ -25,12 +26,15 @@ ABOUT = {
     "few_labels": ("The gate with few, dependent and biased labels", "1,000 simulations for each line"),
     "gpu-training-lora": ("Training on a GPU: LoRA", "one round"),
     "gpu-training-qlora": ("Training on a GPU: QLoRA", "one round"),
-    "input_drift": ("Drift of inputs: false alarms and power", "20 windows of each change, 120 without one"),
+    "input_drift": (
+        "Drift of inputs: false alarms and power",
+        "20 or 40 windows of each change, 120 without one, 12 years",
+    ),
     "label_rules": ("Labels from rules", "10 drawings of 6 kinds, 1,000 rows each, and two sets of real rows"),
     "log_queries-sqlite": ("Reads of a long prediction log", "a median of five, a year of made requests, 1% labelled"),
     "mix": ("Recent traffic with replay", "412 old and 200 recent rows, one training each"),
     "recipe": ("What the defaults achieve", "300 rows, one training each; 60 beside the base with examples"),
-    "replay": ("Policies on recorded streams", "2,400, 1,884 and 5 x 2,000 requests"),
+    "replay": ("Policies on recorded streams", "5 x 2,400, 1,884 and 5 x 2,000 requests"),
     "serving-overhead": ("Overhead of the gateway", "48 to 144 requests, three rounds"),
     "serving-swaps": ("Change of the champion under load", "10,000 requests, one run"),
     "year": ("A simulated year", "6,240 requests, one run"),

@@ -28,7 +28,7 @@ from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.assess.holdout_uses import count_verdict, uses_before
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.run_context import git_commit, log_decision, params_digest
+from perpetune.loop.run_context import TRIGGER, git_commit, log_decision, params_digest
 from perpetune.loop.unfinished import tag_versions
 from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
@@ -52,7 +52,7 @@ from perpetune.prediction_log.label_requests import count_unasked
 from perpetune.records import to_json
 from perpetune.statistics.balanced_accuracy import balanced_mean
 from perpetune.tracking import registry
-from perpetune.tracking.runs import Run, artifact_url, log_text
+from perpetune.tracking.runs import Run, artifact_url, log_text, read_run
 from perpetune.workspace import Workspace
 
 RIVALS = ("majority", "linear", "embeddings", "base", "few-shot", "recorded", "hosted")
@@ -108,6 +108,7 @@ def decide(
     ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_labels(workspace, assessment)
     anchor = _anchor(workspace, run, challenger, assessment)
     evidence = replace(evidence, label_ratios=ratios, unasked=unasked, anchor=anchor)
+    evidence = after_decay(evidence) if read_run(run.id).tags.get(TRIGGER) == "decay" else evidence
     choice = choose(evidence, rules)
     if ask is not None and choice.verdict.outcome == "collect more labels":
         evidence, verdict = ask(evidence)
@@ -135,7 +136,8 @@ def decide(
         ids=ids,
         system=choice.system,
     )
-    count_verdict(run, assessment.evaluations, uses_before(workspace, run))
+    held_out = {holdout: evaluation.rows for holdout, evaluation in assessment.evaluations.items()}
+    count_verdict(run, held_out, uses_before(workspace, run))
     log_decision(workspace, run, decision)
     tag_versions(decision)
     return decision
@@ -180,6 +182,15 @@ def unasked_labels(workspace: Workspace, assessment: Assessment) -> int:
         return count_unasked(log, traffic)
     finally:
         log.dispose()
+
+
+def after_decay(evidence: PromotionEvidence) -> PromotionEvidence:
+    """The evidence of a refresh that decay has started, for the challenger and for its rivals."""
+    rivals = {
+        name: replace(rival, gate=rival.gate and replace(rival.gate, after_decay=True))
+        for name, rival in evidence.rivals.items()
+    }
+    return replace(evidence, after_decay=True, rivals=rivals)
 
 
 def label_ratios(params: SplitParams, against: str) -> dict[str, float]:

@@ -45,6 +45,7 @@ from perpetune.tracking.runs import (
 from perpetune.workspace import Workspace
 
 Kind = Literal["refresh", "watch"]
+TRIGGER = "perpetune.trigger"  # tag
 RECORD = "decision.json"
 RESOLVED = "resolved-params.yaml"
 REPORT = "evaluation.html"
@@ -66,7 +67,7 @@ def open_loop_run(
     complete_move(task)  # a killed process may have left one
     origin = {
         "perpetune.kind": kind,
-        "perpetune.trigger": trigger,
+        TRIGGER: trigger,
         "perpetune.reason": reason,
         "prefect.flow_run_id": flow_run_id,
         "git.commit": git_commit(workspace.root),

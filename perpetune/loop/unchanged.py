@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 from perpetune.loop.curate import LABELS, SPLIT_NAMES, CuratedData, rows_metric
 from perpetune.loop.run_context import RECORD, environment_tags, settings_of, use_mlflow
 from perpetune.loop.watch.refresh_history import refreshes_before
+from perpetune.model.release import UNTRAINED
 from perpetune.params.renamed_settings import flat_with_new_names
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.unchanged import LastRefresh, NewData, Trigger, nothing_new
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import counts
 from perpetune.tracking import registry
 from perpetune.tracking.runs import RunRecord, artifact, as_params, newest_run, read_run
 from perpetune.workspace import Workspace
@@ -23,8 +26,23 @@ def why_unchanged(workspace: Workspace, curated: CuratedData, trigger: Trigger) 
     params, task = workspace.params.refresh, workspace.params.task.name
     champion = registry.find(task, "champion")
     unsuccessful = refreshes_before(champion, params.cooldown_minutes).failures if champion else 0
-    now = NewData(curated.version, sum(curated.rows.values()), curated.labels)
-    return nothing_new(_last_refresh(workspace), now, trigger, unsuccessful, params)
+    now = NewData(curated.version, sum(curated.rows.values()), curated.labels, _deciding(workspace, curated, champion))
+    return nothing_new(_last_refresh(workspace), now, trigger, unsuccessful, params, workspace.params.promote)
+
+
+def _deciding(workspace: Workspace, curated: CuratedData, champion: registry.Version | None) -> int | None:
+    """Rows that could show a gain over the champion; None if what serves was never trained: that needs few."""
+    if champion is None or champion.tags.get(registry.SYSTEM) in UNTRAINED:
+        return None
+    recent = curated.rows.get("recent", 0)
+    if not workspace.params.promote.disagreement_labels:
+        return recent
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        answers = counts(log, workspace.params.task.name).predictions
+    finally:
+        log.dispose()
+    return recent + max(answers - curated.labels, 0)
 
 
 def _last_refresh(workspace: Workspace) -> LastRefresh | None:

@@ -22,7 +22,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from perpetune.monitoring.independent import Clustered, cluster_and_day
 from perpetune.monitoring.window import Window, descriptors
 from perpetune.policy.retraining import InputDrift
-from perpetune.statistics.two_sample import Floats, classifier_test, neighbour_test
+from perpetune.statistics.two_sample import Floats, classifier_test, nearest, neighbour_test
 
 TEST = "classifier two-sample test"
 BOTH = "two-sample tests by a classifier and by nearest neighbours"
@@ -30,7 +30,7 @@ PARTS = 3  # that share the level; without embeddings, all but the neighbours
 LEVEL = 0.01  # of a test that stands alone
 SMALLEST_AUC = 0.55  # a smaller area never counts, although it is significant in large windows
 SMALLEST_SHIFT = 0.1  # of a KS distance: smaller ones never count either
-NEIGHBOURS = 20
+NEIGHBOURS = 10
 ALIKE = 0.95  # cosine of embeddings from which texts are near duplicates: of these one counts
 MOST_ROWS = 1000  # of a side; more are thinned out evenly, which bounds the time
 MOST_CHARACTERS = 1000  # of a text
@@ -95,9 +95,9 @@ def compare_inputs(new: Sequence[InputRow], old: Sequence[InputRow], level: floa
     if vectors is not None:
         cosine = np.asarray(vectors @ vectors.T, dtype=np.float64)
         kernel, ridge = _scaled(kernel) + _scaled(_radial(cosine)), RIDGE_OF_BOTH
-        near = neighbour_test(cosine, is_new, own, neighbours=NEIGHBOURS, permutations=most, seed=seed)
+        near = neighbour_test(nearest(cosine, own, NEIGHBOURS), is_new, own, permutations=most, seed=seed)
     found = classifier_test(kernel, is_new, own, permutations=most, seed=seed, ridge=ridge)
-    p_values = [found.p_value if found.auc >= SMALLEST_AUC else 1.0, _p_of_columns(described, len(other))]
+    p_values = [found.p_value if found.auc >= SMALLEST_AUC else 1.0, p_of_columns(described, len(other))]
     p_values += [near.p_value] if near else []
     p_value = min(1.0, len(p_values) * min(p_values))
     return InputDrift(
@@ -113,7 +113,7 @@ def compare_inputs(new: Sequence[InputRow], old: Sequence[InputRow], level: floa
     )
 
 
-def _p_of_columns(described: pd.DataFrame, old: int) -> float:
+def p_of_columns(described: pd.DataFrame, old: int) -> float:
     """The p-value of the column that differs most, by the two-sample Kolmogorov-Smirnov test, times their number.
 
     The first `old` rows are the reference. A column that moved by less than `SMALLEST_SHIFT` does not count.

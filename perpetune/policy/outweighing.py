@@ -1,6 +1,9 @@
-"""The test of whether a gain on one holdout outweighs a possible loss on the other."""
+"""Whether a gain on one holdout outweighs a loss on the other: one that is possible, or one that is likely."""
 
 from __future__ import annotations
+
+from math import hypot
+from statistics import NormalDist
 
 from perpetune.policy.verdict import Interval
 
@@ -14,3 +17,15 @@ def gain_outweighs_loss(difference: float, guard: Interval, gain: Interval, marg
     which the gate requires too.
     """
     return difference > -margin and gain.low > max(0.0, -guard.low)
+
+
+def p_of_mean_gain(gain: float, gain_error: float, guard: float, guard_error: float) -> float:
+    """One-sided p-value of "the mean of both holdouts has improved", each counting alike.
+
+    `gain` and `guard` are the differences on the two, with their standard errors; the holdouts share no row. 1 if nothing
+    differs.
+    """
+    error = hypot(gain_error, guard_error)
+    if not error:
+        return float(gain + guard <= 0)
+    return 1 - NormalDist().cdf((gain + guard) / error)

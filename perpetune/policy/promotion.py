@@ -10,7 +10,7 @@ from typing import Literal
 
 from perpetune.params import PromoteParams
 from perpetune.policy.costs import AnswerCost
-from perpetune.policy.outweighing import gain_outweighs_loss
+from perpetune.policy.outweighing import gain_outweighs_loss, p_of_mean_gain
 from perpetune.policy.verdict import Interval, Outcome, Verdict
 from perpetune.policy.wording import arrived_unasked, interval, points, significant, versus_alpha
 from perpetune.statistics.betting import equivalent_level
@@ -184,6 +184,7 @@ class PromotionEvidence:
     - `anchor`: the best version that ever served; None if that is the champion.
     - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
     - `answer_costs`: what answers cost with each system, by its name; they decide nothing.
+    - `after_decay`: decay of the champion has started the refresh.
     """
 
     frozen: PairedEvidence
@@ -208,6 +209,12 @@ class PromotionEvidence:
     pooled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mistake_costs: MistakeCostEvidence | None = None
     uses: Mapping[str, HoldoutUse] = field(default_factory=dict)
+    after_decay: bool = False
+
+    @property
+    def is_after_decay(self) -> bool:
+        """Whether the gate is that after decay: labels of recent traffic have shown it, and judge the challenger too."""
+        return self.after_decay and self.against == "champion" and self.recent is not None
 
 
 def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict:
@@ -222,6 +229,9 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
     possible loss (see `gain_outweighs_loss`). A test that does not pass is a "reject" if the rows had a power of `power`,
     for the gain against a true gain of `gain` and for the guard against a true difference of 0, or if the interval
     excludes such a gain; otherwise the verdict is "collect more labels". The decisive reason is first.
+
+    After decay the level of the gain is `alpha_after_decay`, and the guard also passes if the mean of both holdouts has
+    improved at that level: the champion has lost its claim to be the safe choice. What shows harm rejects as ever.
 
     Rows that decided before are paid for: see `gain_level` and `anchor_test`.
     """
@@ -240,7 +250,7 @@ def should_promote(evidence: PromotionEvidence, rules: PromoteParams) -> Verdict
         guarding=_guard_test(*guard, evidence, rules),
         anchoring=anchor_test(evidence, rules),
         passed=_passed(evidence, rules),
-        outweighs=_outweighs(guard, gain, rules),
+        outweighs=_outweighs(guard, gain, rules) or _likelier_better(guard, gain, evidence, rules),
     )
     outcome, reasons = _outcome(found)
     reasons += arrived_unasked(evidence.unasked, evidence.recent.rows if evidence.recent else 0)
@@ -357,6 +367,32 @@ def _outweighs(guard: tuple[str, PairedEvidence], gain: tuple[str, PairedEvidenc
     )
 
 
+def _likelier_better(
+    guard: tuple[str, PairedEvidence],
+    gain: tuple[str, PairedEvidence],
+    evidence: PromotionEvidence,
+    rules: PromoteParams,
+) -> str | None:
+    """The reason if, after decay, the mean of both holdouts has improved at the level of the gain, else None."""
+    level = rules.alpha_after_decay
+    if not (evidence.is_after_decay and level) or guard[1].difference <= -rules.margin:
+        return None
+    p_value = p_of_mean_gain(gain[1].difference, _error(gain[1]), guard[1].difference, _error(guard[1]))
+    if p_value >= level:
+        return None
+    mean = (gain[1].difference + guard[1].difference) / 2
+    return (
+        f"The champion has decayed, so that the likelier better one serves: the mean of both holdouts has changed by "
+        f"{points(mean)}, one-sided p {p_value:.3g} {versus_alpha(p_value, level)}."
+    )
+
+
+def _error(paired: PairedEvidence) -> float:
+    """The standard error of a difference, from its discordance."""
+    independent = paired.rows if paired.effective is None else paired.effective
+    return math.sqrt(paired.discordance / max(independent, 1))
+
+
 def _guard_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> TestResult:
     level = (1 - paired.interval.level) / 2
     equal = paired.rows > 0 and paired.discordance == 0
@@ -404,10 +440,12 @@ def gain_level(name: str, evidence: PromotionEvidence, rules: PromoteParams) -> 
     """The level of the test of a gain on a holdout: `promote.alpha` over 1 plus the verdicts that its rows decided before.
 
     So k verdicts on the same rows call an equal challenger better at most alpha (1 + ln k) times, instead of alpha k; new
-    rows restore the level.
+    rows restore the level. After decay it is `promote.alpha_after_decay` if that is more: rows that decided before flatter
+    the champion, which won on them.
     """
     use = evidence.uses.get(name)
-    return rules.alpha / (1 + use.verdicts) if use else rules.alpha
+    paid = rules.alpha / (1 + use.verdicts) if use else rules.alpha
+    return max(paid, rules.alpha_after_decay) if evidence.is_after_decay else paid
 
 
 def _gain_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> TestResult:
@@ -648,11 +686,16 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     least_found = " to ".join(f"{floor:.0%}" for floor in dict.fromkeys((floors[0], floors[-1]))) if floors else ""
     floor = f" or less than {least_found} of a label is found" if floors else ""
     measure = ", each label counting alike" if evidence.balanced else ""
+    likelier = (
+        ", or if the mean of both has improved at that level, because the champion has decayed"
+        if evidence.is_after_decay and rules.alpha_after_decay
+        else ""
+    )
     return (
         f"Promote if {evidence.subject} is not worse than the {evidence.against} by {points(rules.margin)} on the "
         f"{guard} holdout (lower end of the interval) and better on the {gain} one (one-sided p below "
         f"{significant(gain_level(gain, evidence, rules), 2)}{measure}), or if that gain outweighs the possible loss (lower "
-        f"bounds of both), with at least {least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
+        f"bounds of both){likelier}, with at least {least_rows(evidence, rules)} rows in each; reject at once if harm{slices} is shown{floor}{limits}; else ask "
         f"for labels if the power for a gain of {points(rules.gain)}, or for a challenger as good as the "
         f"{evidence.against}, is below {rules.power:.0%}."
     )

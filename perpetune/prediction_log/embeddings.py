@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from perpetune.prediction_log.database import writing
 from perpetune.prediction_log.tables import embeddings, predictions
 
 BATCH = 500  # ids in one query
+DAY = timedelta(days=1)
 _STEPS = 127  # of a coordinate of a unit vector, on either side of 0
 
 Vector = NDArray[np.float32]
@@ -71,17 +72,29 @@ def embedded_requests(
 ) -> tuple[list[EmbeddedRequest], list[EmbeddedRequest]]:
     """The `newest` requests of a version with an embedding, and up to `spread` of all since a time at even distances.
 
-    Both oldest first.
+    Both oldest first. If the newest ones are of less than a day, as many of a whole day are taken instead, at even
+    distances: at night people ask for other things, and that comes again every night.
     """
     of_version = (predictions.c.task == task, predictions.c.version == version, embeddings.c.encoder == encoder)
     joined = predictions.join(embeddings, embeddings.c.request_id == predictions.c.id)
-    ids = select(predictions.c.id).select_from(joined).where(*of_version, predictions.c.time >= since)
+    ids = (
+        select(predictions.c.id, predictions.c.time).select_from(joined).where(*of_version, predictions.c.time >= since)
+    )
     with log.connect() as connection:
-        every = list(connection.execute(ids.order_by(predictions.c.time, predictions.c.id)).scalars())
-    places = np.unique(np.linspace(0, len(every) - 1, min(len(every), spread)).round()).astype(int)
-    last, chosen = every[-newest:], [every[place] for place in places] if every else []
+        found_rows = connection.execute(ids.order_by(predictions.c.time, predictions.c.id)).all()
+    every = [row.id for row in found_rows]
+    of_a_day = [row.id for row in found_rows if row.time > found_rows[-1].time - DAY]
+    chosen = _evenly(every, spread)
+    last = _evenly(of_a_day, newest) if len(of_a_day) > newest else every[-newest:]
     found = _requests(log, {*last, *chosen})
     return [found[name] for name in last if name in found], [found[name] for name in chosen if name in found]
+
+
+def _evenly(names: Sequence[str], most: int) -> list[str]:
+    if not names:
+        return []
+    places = np.unique(np.linspace(0, len(names) - 1, min(len(names), most)).round()).astype(int)
+    return [names[place] for place in places]
 
 
 def _requests(log: Engine, ids: set[str]) -> dict[str, EmbeddedRequest]:

@@ -11,6 +11,7 @@ from perpetune.replay.histories.history import History
 from perpetune.replay.policies.policy import Refresh
 from perpetune.replay.simulate import PolicyRun
 from perpetune.statistics.estimate import Estimate, estimate_mean
+from perpetune.statistics.paired import compare
 
 MAX_SEGMENTS = 24  # of the history, for the score over time
 
@@ -41,8 +42,20 @@ class Detection:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """How far perpetune's policy is ahead, on the same requests, with an interval: a difference of mean scores."""
+
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """The result of one policy: `minutes` and `dollars` of training; `before`: refreshes before the first change."""
+    """The result of one policy: `minutes` and `dollars` of training; `before`: refreshes before the first change.
+
+    `perpetune_lead` is perpetune's score less this policy's; None for perpetune itself, and if it was not replayed.
+    """
 
     policy: str
     score: Estimate
@@ -53,6 +66,21 @@ class Outcome:
     before: int
     detections: tuple[Detection, ...]
     segments: tuple[Segment, ...]
+    perpetune_lead: Lead | None = None
+
+
+def lead_of(ours: PolicyRun, other: PolicyRun, params: EvaluateParams) -> Lead:
+    """The paired comparison of two policies over the same requests; those of one group are one observation."""
+    theirs_scores, our_scores = ([scored.score for scored in run.answers] for run in (other, ours))
+    found = compare(
+        theirs_scores,
+        our_scores,
+        confidence=params.confidence,
+        samples=params.bootstrap_samples,
+        seed=params.seed,
+        groups=[scored.example.group for scored in ours.answers],
+    )
+    return Lead(found.difference, found.low, found.high)
 
 
 def outcome(run: PolicyRun, history: History, params: EvaluateParams, min_rows: int) -> Outcome:

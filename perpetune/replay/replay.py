@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from perpetune.evaluation.scores.scoring import scoring_of
-from perpetune.params import Params
+from perpetune.params import EvaluateParams, Params
 from perpetune.replay.histories.history import History
 from perpetune.replay.models.learner import Learner
 from perpetune.replay.models.model_cache import ModelCache
-from perpetune.replay.outcome import Outcome, outcome, recorded_outcome
+from perpetune.replay.outcome import Outcome, lead_of, outcome, recorded_outcome
 from perpetune.replay.policies.evidently_preset import EvidentlyPreset
-from perpetune.replay.policies.perpetune_policy import PerpetunePolicy
+from perpetune.replay.policies.perpetune_policy import PERPETUNE, PerpetunePolicy
 from perpetune.replay.policies.policy import Policy
 from perpetune.replay.policies.scheduled import Never, Scheduled
-from perpetune.replay.simulate import simulate
+from perpetune.replay.simulate import PolicyRun, simulate
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,9 @@ def replay(
     least = params.watch.min_rows
     scoring = scoring_of(params.task.kind, params.task.output_schema)
     cache = ModelCache(learner, scoring, log)
-    outcomes = []
-    for policy in policies(params):
-        if only and policy.name not in only:
-            continue
-        run = simulate(history, policy, cache, params, partial(step, policy.name))
-        outcomes.append(outcome(run, history, params.evaluate, least))
+    chosen = [policy for policy in policies(params) if not only or policy.name in only]
+    runs = [simulate(history, policy, cache, params, partial(step, policy.name)) for policy in chosen]
+    outcomes = [_outcome(run, runs, history, params.evaluate, least) for run in runs]
     recorded = [
         None if request.answer is None else scoring.score_row(request.example, request.answer)
         for request in history.requests
@@ -82,3 +79,12 @@ def replay(
         rejected=tuple(str(row) for row in history.rejected),
         outcomes=tuple(outcomes),
     )
+
+
+def _outcome(
+    run: PolicyRun, runs: Sequence[PolicyRun], history: History, params: EvaluateParams, least: int
+) -> Outcome:
+    """The result of a run, beside that of perpetune's policy if there is one among `runs`."""
+    found = outcome(run, history, params, least)
+    ours = next((each for each in runs if each.policy == PERPETUNE), None)
+    return found if ours is None or ours is run else replace(found, perpetune_lead=lead_of(ours, run, params))

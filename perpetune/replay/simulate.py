@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from perpetune.curation.splits import Splits
 from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError
+from perpetune.loop.assess.holdout_uses import Uses, used_again, uses_of
 from perpetune.params import Params
 from perpetune.policy.unchanged import LastRefresh, NewData, nothing_new
 from perpetune.replay.histories.history import History
 from perpetune.replay.models.learner import Model
 from perpetune.replay.models.model_cache import ModelCache, ScoredAnswer
-from perpetune.replay.policies.gate import promotion_verdict
+from perpetune.replay.policies.gate import GateContext, promotion_verdict
 from perpetune.replay.policies.policy import Champion, Observation, Policy, Refresh, RetrainCall, unsuccessful
 
 
@@ -38,6 +39,8 @@ class _Simulation:
     known_labels: int = 0  # number of known labels
     pending: Champion | None = None  # serves when its training ends
     refreshes: list[Refresh] = field(default_factory=list)
+    served: list[Model] = field(default_factory=list)  # all champions, the current one last
+    uses: Uses = field(default_factory=dict)  # verdicts that held-out rows have decided
 
 
 def simulate(
@@ -47,12 +50,13 @@ def simulate(
 
     The first champion is trained on `history.initial`. A refresh splits the initial examples and all requests with known
     labels as curation does. A gated policy skips a refresh without enough new data. A challenger serves when its training
-    ends. `step` gets the number of requests answered. Raises PerpetuneError if there are too few initial examples.
+    ends; after the last request there is nothing left to train for. `step` gets the number of requests answered. Raises PerpetuneError if there are too few initial examples.
     """
     requests = history.requests
     by_label = sorted(range(len(requests)), key=lambda position: (requests[position].label_time, position))
     state = _Simulation(*_first(history, cache, params))
-    for now in policy.checks(history.begins, history.ends):
+    state.served.append(state.champion.model)
+    for now in policy.checks(history.begins, requests[-1].time):
         _answer(state, history, cache, now, step)
         new_scores = _new_scores(state, history, by_label, now)
         since = state.known_labels - state.last.labels
@@ -86,7 +90,8 @@ def _last_refresh(parts: Splits, labels: int, ended: datetime, outcome: str) -> 
 
 def _data(parts: Splits, labels: int) -> NewData:
     ids = [[row.id for row in rows] for rows in parts.parts().values()]
-    return NewData(hashlib.sha256(str(ids).encode()).hexdigest(), sum(map(len, ids)), labels)
+    # Label requests are not replayed, so that no disagreements are asked for.
+    return NewData(hashlib.sha256(str(ids).encode()).hexdigest(), sum(map(len, ids)), labels, len(parts.recent))
 
 
 def _champion(model: Model, since: datetime, parts: Splits, cache: ModelCache) -> Champion:
@@ -145,7 +150,7 @@ def _refresh(
     parts = split([*history.initial, *traffic], params.split)
     failures = unsuccessful(state.refreshes)
     if policy.gated and nothing_new(
-        state.last, _data(parts, state.known_labels), call.trigger, failures, params.refresh
+        state.last, _data(parts, state.known_labels), call.trigger, failures, params.refresh, params.promote
     ):
         return
     learned = cache.train(parts.train, parts.validation)
@@ -153,12 +158,19 @@ def _refresh(
     challenger = _champion(learned.model, ready, parts, cache)
     outcome, reason = "released", "This policy releases every trained model."
     if policy.gated:
-        scored = [cache.score_answers(state.champion.model, rows) for rows in (parts.frozen, parts.recent)]
-        ratios = {"frozen": params.split.frozen_traffic, "recent": params.split.recent}
+        held_out = {"frozen": parts.frozen, "recent": parts.recent}
+        scored = [cache.score_answers(state.champion.model, rows) for rows in held_out.values()]
+        context = GateContext(
+            ratios={"frozen": params.split.frozen_traffic, "recent": params.split.recent},
+            uses=uses_of({name: rows for name, rows in held_out.items() if rows}, state.uses),
+            anchors=[cache.score_answers(model, parts.frozen) for model in state.served[:-1]],
+            after_decay=call.trigger == "decay",
+        )
         verdict = promotion_verdict(
-            (scored[0], scored[1]), (challenger.frozen, challenger.recent), params.promote, params.evaluate, ratios
+            (scored[0], scored[1]), (challenger.frozen, challenger.recent), params.promote, params.evaluate, context
         )
         outcome, reason = verdict.outcome, verdict.reasons[0]
+        state.uses = used_again(held_out, state.uses)
     done = Refresh(
         now, call.reason, outcome, reason, len(parts.train), learned.seconds, call.trigger, state.known_labels
     )
@@ -166,3 +178,4 @@ def _refresh(
     state.last = _last_refresh(parts, state.known_labels, ready, outcome)
     if done.promoted:
         state.pending = challenger
+        state.served.append(challenger.model)

@@ -2,8 +2,10 @@
 
 By a classifier (Lopez-Paz & Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017): if it tells the samples apart on
 rows that it was not fitted on, they differ. By nearest neighbours (Schilling, JASA 81 (1986) 799; Henze, Annals of
-Statistics 16 (1988) 772): if rows have more neighbours of their own sample than by chance, they differ. A classifier finds
-what has changed in all rows a little, neighbours what is new in a few.
+Statistics 16 (1988) 772): if new rows have new neighbours more often than by chance, they differ. A classifier finds what
+has changed in all rows a little, neighbours what is new in a few: the evidence of each row's neighbourhood is a likelihood
+ratio, as in scan statistics (Kulldorff, Communications in Statistics 26 (1997) 1481), and its square counts, so that a few
+rows that are surely new outweigh the chance of many that are not.
 
 The p-values are by permutation and so exact at any size (Hemerik & Goeman, TEST 27 (2018) 811). Permutations end early once
 the samples are plainly alike (Besag & Clifford, Biometrika 78 (1991) 301), so that only a difference costs many of them.
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.special import xlogy
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
@@ -24,6 +27,7 @@ Statistic = Callable[[Floats], Floats]
 """statistic(labels of shape (rows, columns)), one value for each column; labels are 1 for the new sample and 0 else."""
 
 ENOUGH = 10  # permutations beyond what was seen, at which the samples are plainly alike
+_TINY = 1e-300
 FIRST_BATCH, BATCH = 50, 500  # permutations computed at once: few first, which often are enough
 
 
@@ -76,35 +80,45 @@ def classifier_test(
 
 
 def neighbour_test(
-    similarity: Floats, is_new: Sequence[bool], groups: Sequence[str], *, neighbours: int, permutations: int, seed: int
+    graph: csr_array, is_new: Sequence[bool], groups: Sequence[str], *, permutations: int, seed: int
 ) -> NeighbourTest:
-    """Test whether the rows with `is_new` are from the distribution of the others, by their nearest `neighbours`.
+    """Test whether the rows with `is_new` are from the distribution of the others, by their neighbours.
 
-    similarity: (rows, rows). Rows of one group are no neighbours of each other, and are permuted together. The labels are
-    centred, so that samples of different sizes count alike (as in maximum mean discrepancy; Gretton et al., JMLR 13 (2012)
-    723, with the graph of neighbours as kernel).
+    graph: (rows, rows), 1 at each row's neighbours, as `nearest` finds them. Rows of one group are permuted together. The
+    statistic is the mean, over the new rows, of the squared log-likelihood ratio of "more of its neighbours are new than by
+    chance".
     """
     labels = np.asarray(is_new, dtype=np.float64)
-    graph = _nearest(similarity, groups, neighbours)
+    degrees = np.asarray(graph.sum(axis=1), dtype=np.float64).reshape(-1, 1)
 
-    def products(columns: Floats) -> Floats:
-        centred = columns - columns.mean(axis=0)
-        # A sum over the graph, as a mean over its edges: it does not depend on how many neighbours there are.
-        return np.asarray((centred * (graph @ centred)).sum(axis=0) / max(graph.nnz, 1))
+    def evidence(columns: Floats) -> Floats:
+        ratios = surplus_ratios(np.asarray(graph @ columns), degrees, columns.mean(axis=0))
+        return np.asarray((columns * ratios**2).sum(axis=0) / np.maximum(columns.sum(axis=0), 1))
 
-    _, p_value, tried = _permutation_test(products, labels, _members(is_new, groups), permutations, seed)
+    _, p_value, tried = _permutation_test(evidence, labels, _members(is_new, groups), permutations, seed)
     new = int(labels.sum())
     own = float((labels * (graph @ labels)).sum() / max(graph[labels.astype(bool)].nnz, 1))
     return NeighbourTest(own, (new - 1) / max(len(labels) - 1, 1), p_value, tried)
 
 
-def _nearest(similarity: Floats, groups: Sequence[str], neighbours: int) -> csr_array:
-    """A row for each row, with 1 at its nearest neighbours in other groups."""
-    names = np.asarray(groups)
-    kept = np.where(names[:, None] == names[None, :], -np.inf, similarity)
-    count = min(neighbours, len(names) - 1)
+def surplus_ratios(new: Floats, neighbours: Floats, by_chance: Floats) -> Floats:
+    """Log-likelihood ratios of "more neighbours are new than by chance": `new` of `neighbours`, by broadcasting.
+
+    `by_chance` is the ratio without a change. 0 if no more are new than that.
+    """
+    old, rare = neighbours - new, 1 - by_chance
+    found = xlogy(new, new / np.maximum(neighbours * by_chance, _TINY))
+    found = found + xlogy(old, old / np.maximum(neighbours * rare, _TINY))
+    return np.asarray(np.where(new > neighbours * by_chance, found, 0.0))
+
+
+def nearest(similarity: Floats, groups: Sequence[str], neighbours: int) -> csr_array:
+    """A graph (rows, rows) with 1 at each row's nearest neighbours in other groups; similarity: (rows, rows)."""
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    kept = np.where(codes[:, None] == codes[None, :], -np.inf, similarity)
+    count = min(neighbours, len(codes) - 1)
     near = np.argpartition(-kept, count - 1, axis=1)[:, :count]
-    rows = np.repeat(np.arange(len(names)), count)
+    rows = np.repeat(np.arange(len(codes)), count)
     usable = np.isfinite(kept[rows, near.ravel()])
     pairs = (rows[usable], near.ravel()[usable])
     return csr_array((np.ones(len(pairs[0])), pairs), shape=similarity.shape)

@@ -113,7 +113,7 @@ def assess(workspace: Workspace, run: Run, challenger: Challenger, version: str,
         champion.system if champion else "tuned",
         balanced,
         candidates,
-        uses=uses_of(evaluations, uses_before(workspace, run)),
+        uses=uses_of(held_out, uses_before(workspace, run)),
     )
     found = log_economics(workspace, run, challenger, evaluations, time.monotonic() - began)
     assessment = replace(assessment, economics=found)

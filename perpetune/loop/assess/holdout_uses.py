@@ -6,14 +6,13 @@ docs/decisions/0034-holdouts-are-paid-for.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import TypeAdapter
 
-from perpetune.evaluation.evaluate import Evaluation
 from perpetune.policy.promotion import HoldoutUse
 from perpetune.policy.wording import significant
-from perpetune.records import to_json
+from perpetune.records import Example, to_json
 from perpetune.tracking.runs import Run, artifact, log_text, newest_tagged, tag
 from perpetune.workspace import Workspace
 
@@ -21,6 +20,7 @@ USES = "holdout_uses.json"
 TAG = "holdout.verdicts"
 
 Uses = dict[str, dict[str, int]]  # verdicts by holdout and row
+HeldOut = Mapping[str, Sequence[Example]]  # rows by holdout
 
 _USES = TypeAdapter(Uses)
 
@@ -32,22 +32,28 @@ def uses_before(workspace: Workspace, run: Run) -> Uses:
     return _USES.validate_json(path.read_bytes()) if path else {}
 
 
-def uses_of(evaluations: Mapping[str, Evaluation], before: Uses) -> dict[str, HoldoutUse]:
+def uses_of(held_out: HeldOut, before: Uses) -> dict[str, HoldoutUse]:
     """The verdicts that the rows of each holdout decided before this one."""
     found = {}
-    for holdout, evaluation in evaluations.items():
+    for holdout, rows in held_out.items():
         known = before.get(holdout, {})
-        verdicts = [known.get(row.id, 0) for row in evaluation.rows]
+        verdicts = [known.get(row.id, 0) for row in rows]
         found[holdout] = HoldoutUse(sum(verdicts) / len(verdicts), len(verdicts), verdicts.count(0))
     return found
 
 
-def count_verdict(run: Run, evaluations: Mapping[str, Evaluation], before: Uses) -> None:
+def used_again(held_out: HeldOut, before: Uses) -> Uses:
+    """The verdicts that rows have decided, after one more on these."""
+    now = {holdout: dict(verdicts) for holdout, verdicts in before.items()}
+    for holdout, rows in held_out.items():
+        verdicts = now.setdefault(holdout, {})
+        verdicts |= {row.id: verdicts.get(row.id, 0) + 1 for row in rows}
+    return now
+
+
+def count_verdict(run: Run, held_out: HeldOut, before: Uses) -> None:
     """Keep with the run that these rows decide once more. A resumed refresh counts its verdict once."""
-    now = {holdout: dict(rows) for holdout, rows in before.items()}
-    for holdout, evaluation in evaluations.items():
-        rows = now.setdefault(holdout, {})
-        rows |= {row.id: rows.get(row.id, 0) + 1 for row in evaluation.rows}
+    now = used_again(held_out, before)
     log_text(run, to_json(now), USES)
-    used = uses_of(evaluations, now)
+    used = uses_of(held_out, now)
     tag(run, {TAG: ", ".join(f"{holdout} {significant(use.verdicts, 2)}" for holdout, use in used.items())})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perpetune.loop.curate import LABELS
-from perpetune.loop.run_context import DEVICE_HOURS
+from perpetune.loop.run_context import DEVICE_HOURS, TRIGGER
 from perpetune.policy.retraining import LONGEST_COOLDOWN, labels_of_change
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import EndedRun, ended_runs, read_run, unfinished_runs
@@ -34,7 +34,7 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
     now, made = time.time(), read_run(champion.run_id).started.timestamp()
     longest = now - 60 * max(LONGEST_COOLDOWN, cooldown_minutes)
     runs = ended_runs(champion.task, "refresh", min(made, longest))
-    failures = [run for run in runs if run.began > made and run.tags.get("perpetune.trigger") == "decay"]
+    failures = [run for run in runs if run.began > made and run.tags.get(TRIGGER) == "decay"]
     with_labels = [run for run in runs if run.succeeded and LABELS in run.metrics]
     return Refreshes(
         minutes_since=(now - max(run.ended for run in runs)) / 60 if runs else None,
@@ -42,7 +42,7 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
         device_hours=_device_hours([run for run in runs if run.began >= now - 60 * LONGEST_COOLDOWN]),
         labels=int(with_labels[-1].metrics[LABELS]) if with_labels else None,
         labels_of_change=labels_of_change(
-            [(run.tags.get("perpetune.trigger", ""), int(run.metrics[LABELS])) for run in with_labels]
+            [(run.tags.get(TRIGGER, ""), int(run.metrics[LABELS])) for run in with_labels]
         ),
     )
 

@@ -15,6 +15,8 @@ from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, labels_of_c
 from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, cron_times, unsuccessful
 from perpetune.statistics.change_point import WeightedScore
 
+PERPETUNE = "perpetune"
+
 
 @dataclass
 class PerpetunePolicy:
@@ -24,7 +26,7 @@ class PerpetunePolicy:
     """
 
     params: Params
-    name: str = "perpetune"
+    name: str = PERPETUNE
     gated: bool = True
     _champion: Champion | None = field(default=None, repr=False)
     _detector: DetectorState = field(default_factory=new_state, repr=False)

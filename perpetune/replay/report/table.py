@@ -44,6 +44,9 @@ def _table(found: Replay) -> Table:
     table = Table()
     table.add_column("policy", no_wrap=True)
     table.add_column(f"{found.metric.replace('_', ' ')}, n {found.outcomes[0].score.n:,}", no_wrap=True)
+    compared = any(outcome.perpetune_lead for outcome in found.outcomes)
+    if compared:
+        table.add_column("perpetune less it", no_wrap=True)
     for name in ("retrained", *(("before change", "after change") if changed else ()), "promoted", "training"):
         table.add_column(name)
     for outcome in found.outcomes:
@@ -51,12 +54,18 @@ def _table(found: Replay) -> Table:
         table.add_row(
             outcome.policy,
             as_percent(outcome.score),
+            *([_lead(outcome)] if compared else []),
             "?" if recorded else str(len(outcome.refreshes)),
             *(_detected(outcome) if changed else []),
             "?" if recorded else str(outcome.promotions),
             "?" if recorded else f"{outcome.minutes:.0f} min ${outcome.dollars:.2f}",
         )
     return table
+
+
+def _lead(outcome: Outcome) -> str:
+    lead = outcome.perpetune_lead
+    return f"{100 * lead.difference:+.1f} ({100 * lead.low:+.1f} to {100 * lead.high:+.1f})" if lead else ""
 
 
 def as_percent(score: Estimate) -> str:

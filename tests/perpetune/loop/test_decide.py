@@ -10,7 +10,7 @@ import pytest
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.generation.answer import Answer
 from perpetune.loop.assess.assess import Assessment
-from perpetune.loop.decide import promotion_evidence
+from perpetune.loop.decide import after_decay, promotion_evidence
 from perpetune.params import load_params
 from perpetune.policy.choice import choose
 from perpetune.policy.promotion import Limit, should_promote
@@ -225,3 +225,16 @@ def test_small_labels_of_similar_inputs_are_tested_together_and_named() -> None:
     harmed = [reason for reason in verdict.reasons if reason.startswith("On labels card 0, card 1 and 4 more ")]
     assert verdict.outcome == "reject" and harmed
     assert any(reason.startswith("Tested together, because") for reason in verdict.reasons)
+
+
+def test_after_decay_the_challenger_and_every_system_that_may_serve_are_judged_so() -> None:
+    wrong = {"champion": set(range(20)), "challenger": set(range(10)), "linear": set(range(12))}
+    found = Assessment({"frozen": evaluation("files", wrong), "recent": evaluation("traffic", wrong)}, "1")
+    evidence = promotion_evidence(found, RULES)
+    decayed = after_decay(evidence)
+    assert decayed.is_after_decay and not evidence.is_after_decay
+    gates = [rival.gate for rival in decayed.rivals.values() if rival.gate is not None]
+    assert all(gate.is_after_decay for gate in gates)
+    assert [rival.gate is None for rival in decayed.rivals.values()] == [
+        rival.gate is None for rival in evidence.rivals.values()
+    ]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpetune.policy.outweighing import gain_outweighs_loss
+from perpetune.policy.outweighing import gain_outweighs_loss, p_of_mean_gain
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.paired import compare
 
@@ -47,3 +47,19 @@ def test_it_opens_for_hardly_any_challenger_that_is_no_better_and_for_most_that_
     assert useless < 0.01
     assert on_balance_worse < 0.01
     assert much_better > 0.7
+
+
+@pytest.mark.parametrize(
+    ("gain", "gain_error", "guard", "guard_error", "p_value"),
+    [
+        (0.02, 0.02, -0.02, 0.02, 0.5),
+        (0.05, 0.03, 0.0, 0.04, 0.1587),  # one standard error
+        (0.0, 0.03, -0.05, 0.04, 0.8413),
+        (0.0, 0.0, 0.0, 0.0, 1.0),
+        (0.01, 0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_the_mean_of_both_holdouts_has_a_p_value(
+    gain: float, gain_error: float, guard: float, guard_error: float, p_value: float
+) -> None:
+    assert p_of_mean_gain(gain, gain_error, guard, guard_error) == pytest.approx(p_value, abs=1e-4)

@@ -497,3 +497,47 @@ def test_with_costs_a_loss_may_at_most_double_the_cost() -> None:
     worse = replace(equal, difference=-0.006, interval=Interval(-0.008, -0.0045))
     assert should_promote(replace(evidence, frozen=worse), GATE).outcome == "reject"
     assert should_promote(replace(evidence, frozen=worse, mistake_costs=None), GATE).outcome == "promote"
+
+
+HARDLY = paired(0.01, 0.04, 0.35, rows=250)
+LITTLE_LOST = paired(-0.005, 0.04, 0.6, rows=200)
+
+
+def test_after_decay_the_likelier_better_one_serves() -> None:
+    evidence = PromotionEvidence(LITTLE_LOST, HARDLY, "champion")
+    assert should_promote(evidence, GATE).outcome != "promote"
+    verdict = should_promote(replace(evidence, after_decay=True), GATE)
+    assert verdict.outcome == "promote"
+    assert any(
+        "The champion has decayed, so that the likelier better one serves" in reason for reason in verdict.reasons
+    )
+    assert "because the champion has decayed" in verdict.rule
+    as_ever = GATE.model_copy(update={"alpha_after_decay": 0.0})
+    assert should_promote(replace(evidence, after_decay=True), as_ever) == should_promote(evidence, as_ever)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "recent"),
+    [
+        (LITTLE_LOST, paired(-0.01, 0.04, 0.7, rows=250)),  # not better
+        (paired(-0.035, 0.04, 0.9, rows=200), paired(0.05, 0.06, 0.1, rows=250)),  # beyond the margin
+        (paired(-0.02, 0.04, 0.8, rows=200), HARDLY),  # loses more than it gains
+        (paired(-0.1, 0.03, 0.999), BETTER),  # harm
+        (BETTER, paired(0.2, 0.1, 0.001, rows=38)),  # too few rows
+    ],
+)
+def test_after_decay_what_is_not_likelier_better_does_not_serve(frozen: PairedEvidence, recent: PairedEvidence) -> None:
+    assert should_promote(PromotionEvidence(frozen, recent, "champion", after_decay=True), GATE).outcome != "promote"
+
+
+def test_after_decay_a_harmed_slice_vetoes_and_rows_that_decided_before_do_not() -> None:
+    evidence = PromotionEvidence(LITTLE_LOST, HARDLY, "champion", after_decay=True)
+    assert should_promote(replace(evidence, uses=used(3, rows=250)), GATE).outcome == "promote"
+    harmed = {"label a": paired(-0.3, 0.1, 1.0, rows=60, p_worse=0.001)}
+    assert should_promote(replace(evidence, slices=harmed), GATE).outcome == "reject"
+
+
+@pytest.mark.parametrize("changes", [{"recent": None}, {"against": "base"}])
+def test_only_a_champion_judged_on_recent_traffic_loses_its_claim(changes: dict[str, str | None]) -> None:
+    evidence = replace(PromotionEvidence(LITTLE_LOST, HARDLY, "champion"), **changes)  # type: ignore[arg-type]
+    assert should_promote(replace(evidence, after_decay=True), GATE) == should_promote(evidence, GATE)

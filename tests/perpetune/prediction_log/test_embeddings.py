@@ -37,11 +37,15 @@ def test_embeddings_come_back_almost_as_they_were(log: sqlalchemy.Engine, predic
     asked = stored(log, prediction, 30)
     row, before = asked[0], asked[0].time - timedelta(days=1)
     newest, spread = embedded_requests(log, row.task, row.version, "encoder", before, newest=5, spread=4)
-    assert [each.id for each in newest] == [each.id for each in asked[-5:]]
+    assert [each.id for each in newest] == [asked[place].id for place in (6, 12, 18, 23, 29)], (
+        "a whole day of 24 requests"
+    )
     assert [each.id for each in spread] == [asked[place].id for place in (0, 10, 19, 29)]
     vectors = unit_vectors(30)
-    assert all(float(each.vector @ vectors[25 + place]) > 0.995 for place, each in enumerate(newest))
-    assert np.allclose(newest[0].vector, rounded(vectors)[25])
+    all_newest, _ = embedded_requests(log, row.task, row.version, "encoder", before, newest=25, spread=4)
+    assert [each.id for each in all_newest] == [each.id for each in asked[-25:]], "more than a day"
+    assert all(float(each.vector @ vectors[5 + place]) > 0.995 for place, each in enumerate(all_newest))
+    assert np.allclose(all_newest[0].vector, rounded(vectors)[5])
     other = embedded_requests(log, row.task, row.version, "another", before, newest=5, spread=4)
     assert other == ([], []), "embeddings of another encoder cannot be compared"
 

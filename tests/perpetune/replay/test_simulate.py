@@ -15,7 +15,7 @@ from perpetune.replay.histories.history import History
 from perpetune.replay.histories.reviews import review_history
 from perpetune.replay.models.model_cache import ModelCache
 from perpetune.replay.models.surrogate import Surrogate
-from perpetune.replay.outcome import outcome
+from perpetune.replay.outcome import lead_of, outcome
 from perpetune.replay.policies.evidently_preset import EvidentlyPreset
 from perpetune.replay.policies.perpetune_policy import PerpetunePolicy
 from perpetune.replay.policies.policy import Policy
@@ -66,6 +66,20 @@ def test_the_preset_retrains_on_drift_without_decay(wordier: History, params: Pa
         refresh.trigger == "schedule"
         for refresh in simulate(wordier, PerpetunePolicy(params), initial, params).refreshes
     )
+
+
+def test_the_lead_of_a_policy_is_over_the_same_requests_and_no_refresh_comes_after_the_last(
+    turning: History, params: Params
+) -> None:
+    models, params = cache(), patient(params)
+    ours, never = (simulate(turning, policy, models, params) for policy in (PerpetunePolicy(params), Never()))
+    lead = lead_of(ours, never, params.evaluate)
+    scores = [sum(answer.score for answer in run.answers) for run in (ours, never)]
+    assert lead.difference == pytest.approx((scores[0] - scores[1]) / len(ours.answers))
+    assert 0 < lead.low < lead.difference < lead.high
+    assert lead_of(never, never, params.evaluate).difference == 0
+    often = simulate(turning, Scheduled("0 0 * * *"), models, params)
+    assert max(refresh.time for refresh in often.refreshes) <= turning.requests[-1].time
 
 
 def test_the_schedule_retrains_whatever_happens(stable: Callable[[int], History], params: Params) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from perpetune.statistics.two_sample import TwoSampleTest, classifier_test
+from perpetune.statistics.two_sample import TwoSampleTest, classifier_test, nearest, neighbour_test, surplus_ratios
 
 pytestmark = pytest.mark.slow
 
@@ -87,3 +87,38 @@ def test_the_same_data_give_the_same_answer() -> None:
     is_new = [row >= 20 for row in range(40)]
     assert run_test(features, is_new) == run_test(features, is_new)
     assert run_test(features, is_new).p_value >= 1 / 100
+
+
+def neighbour_alarms(topics: int, new_topics: int, simulations: int, seed: int) -> float:
+    """The rate of alarms at `LEVEL` if a tenth of 300 new rows are of `new_topics` that 200 known rows do not have.
+
+    Rows are points around the centre of their topic, on the unit sphere.
+    """
+    chance, found = np.random.default_rng(seed), 0
+    for simulation in range(simulations):
+        centres = chance.normal(size=(topics + new_topics, 32))
+        topic = chance.integers(0, topics, 500)
+        if new_topics:
+            topic[-30:] = topics + chance.integers(0, new_topics, 30)
+        rows = centres[topic] + 0.7 * chance.normal(size=(500, 32))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        is_new = [False] * 200 + [True] * 300
+        own = [str(row) for row in range(500)]
+        tested = neighbour_test(nearest(rows @ rows.T, own, 10), is_new, own, permutations=99, seed=simulation)
+        found += tested.p_value <= LEVEL
+    return found / simulations
+
+
+def test_neighbours_alarm_at_most_at_the_level_and_find_topics_in_a_tenth_of_the_rows() -> None:
+    most = LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / 200)
+    assert neighbour_alarms(40, 0, 200, seed=5) <= most
+    assert neighbour_alarms(40, 3, 40, seed=6) >= 0.9
+
+
+def test_only_a_surplus_of_new_neighbours_is_evidence() -> None:
+    new, chance = np.array([[0.0], [5.0], [6.0], [10.0]]), np.array([0.5])
+    found = surplus_ratios(new, np.array([[10.0]]), chance).ravel()
+    assert found[0] == found[1] == 0.0
+    assert found[2] == pytest.approx(6 * np.log(1.2) + 4 * np.log(0.8))
+    assert found[3] == pytest.approx(10 * np.log(2))
+    assert surplus_ratios(np.zeros((1, 1)), np.zeros((1, 1)), chance)[0, 0] == 0.0, "a row without neighbours"

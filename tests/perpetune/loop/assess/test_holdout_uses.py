@@ -9,10 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from workspaces import write_params
 
-from perpetune.evaluation.evaluate import Evaluation, evaluate
-from perpetune.generation.answer import Answer
 from perpetune.loop.assess.holdout_uses import count_verdict, uses_before, uses_of
-from perpetune.params import EvaluateParams
 from perpetune.policy.promotion import HoldoutUse
 from perpetune.records import Example
 from perpetune.tracking.runs import close_run, connect, open_run
@@ -21,10 +18,8 @@ from perpetune.workspace import Workspace, open_workspace
 pytestmark = pytest.mark.slow
 
 
-def evaluation(names: Sequence[int]) -> Evaluation:
-    rows = [Example(input="?", output="a", id=f"row-{n}", group=f"row-{n}", source="t") for n in names]
-    answers = {"challenger": [Answer("a", None, None, 1, 1, "stop", 0.1) for _ in rows]}
-    return evaluate(rows, answers, [], "classification", EvaluateParams(bootstrap_samples=20))
+def rows(names: Sequence[int]) -> list[Example]:
+    return [Example(input="?", output="a", id=f"row-{n}", group=f"row-{n}", source="t") for n in names]
 
 
 @pytest.fixture
@@ -37,7 +32,7 @@ def workspace(tmp_path: Path, new_mlflow_store: Callable[[Path], str]) -> Worksp
 
 def test_new_rows_take_the_place_of_used_ones(workspace: Workspace) -> None:
     first = open_run("colours", "refresh", {}, {})
-    ten = {"frozen": evaluation(range(10))}
+    ten = {"frozen": rows(range(10))}
     assert uses_before(workspace, first) == {}
     assert uses_of(ten, {}) == {"frozen": HoldoutUse(0.0, 10, 10)}
     count_verdict(first, ten, {})
@@ -50,7 +45,7 @@ def test_new_rows_take_the_place_of_used_ones(workspace: Workspace) -> None:
     second = open_run("colours", "refresh", {}, {})
     before = uses_before(workspace, second)
     assert uses_of(ten, before) == {"frozen": HoldoutUse(1.0, 10, 0)}
-    grown = {"frozen": evaluation(range(5, 20)), "recent": evaluation(range(100, 104))}
+    grown = {"frozen": rows(range(5, 20)), "recent": rows(range(100, 104))}
     assert uses_of(grown, before) == {"frozen": HoldoutUse(5 / 15, 15, 10), "recent": HoldoutUse(0.0, 4, 4)}
     count_verdict(second, grown, before)
 
