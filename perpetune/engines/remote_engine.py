@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Unsupported, require_supported
-from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
+from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers, with_likelihood
 from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.engines.tls import Tls
 from perpetune.errors import PerpetuneError
@@ -31,6 +31,7 @@ _CHAT = "/chat/completions"
 # Parameters that some models reject or want under another name, such as OpenAI's reasoning models.
 _OTHER_NAME = {"max_tokens": "max_completion_tokens"}
 _DISPENSABLE = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"})
+_LOG_PROBABILITIES = ("logprobs", "top_logprobs")
 
 
 @dataclass
@@ -39,6 +40,7 @@ class _Served:
     client: ModelClient
     model: str
     rejected: set[str]  # parameters that the model does not accept
+    gives_likelihood: bool = True  # until it rejects log-probabilities
 
 
 class RemoteEngine:
@@ -123,8 +125,9 @@ async def _generate(
 ) -> tuple[Answer, ...]:
     began = time.perf_counter()
     body = chat_body(served.model, messages, generation)
+    added = _log_probabilities(served, messages, generation)
     if on_delta is None:
-        reply = await _post_accepted(served, body, lambda accepted: served.client.post(_CHAT, accepted))
+        reply = await _post_accepted(served, body, lambda accepted: served.client.post(_CHAT, accepted), added)
         return read_answers(reply, generation, time.perf_counter() - began)
     pieces = StreamAssembler(generation, on_delta)
 
@@ -133,7 +136,7 @@ async def _generate(
             async for chunk in chunks:
                 pieces.add(chunk)
 
-    await _post_accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream)
+    await _post_accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream, added)
     return pieces.answers(time.perf_counter() - began)
 
 
@@ -179,16 +182,32 @@ def _normalised(text: str) -> str:
     return " ".join(text.split()).strip("\"'`*.:! ").casefold()
 
 
+def _log_probabilities(served: _Served, messages: Sequence[Message], generation: GenerationConfig) -> dict[str, Any]:
+    """What is added to the request of a free text so that its likelihood is known: {} if the client asks for it itself."""
+    if served.release.labels is not None or not served.gives_likelihood or generation.top_logprobs is not None:
+        return {}
+    asked = chat_body(served.model, messages, with_likelihood(generation))
+    return {name: asked[name] for name in _LOG_PROBABILITIES}
+
+
 async def _post_accepted(
-    served: _Served, body: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[Result]]
+    served: _Served, body: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[Result]], added: dict[str, Any]
 ) -> Result:
-    """Send the body without the parameters that the model has rejected."""
-    for _ in range(len(body)):  # each rejection names one parameter
+    """Send the body without the parameters that the model has rejected, and with what is `added` if it takes that."""
+    for _ in range(len(body) + 1):  # each rejection names one parameter
+        extra = added if served.gives_likelihood else {}
         try:
-            return await send(_without(body, served.rejected))
+            return await send(_without(body, served.rejected) | extra)
         except RequestRejected as fault:
-            _remember_rejected(served, fault, body)
+            if extra and _is_about_log_probabilities(fault):
+                served.gives_likelihood = False
+            else:
+                _remember_rejected(served, fault, body)
     raise EngineDown(f"{served.model} rejects every request")
+
+
+def _is_about_log_probabilities(fault: RequestRejected) -> bool:
+    return fault.param in _LOG_PROBABILITIES or "logprobs" in str(fault).casefold()
 
 
 def _remember_rejected(served: _Served, fault: RequestRejected, body: dict[str, Any]) -> None:
