@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
@@ -20,12 +21,14 @@ from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import Release
+from perpetune.params import BaseParams, RemoteModel
 from perpetune.records import Message
 
 Result = TypeVar("Result")
 
 API_KEY_VARIABLE = "PERPETUNE_REMOTE_API_KEY"
 MAX_CONCURRENT = 8  # requests of an evaluation
+UNVERSIONED = "1"
 
 _CHAT = "/chat/completions"
 # Parameters that some models reject or want under another name, such as OpenAI's reasoning models.
@@ -44,9 +47,10 @@ class _Served:
 
 
 class RemoteEngine:
-    """An `Engine` over models behind OpenAI's chat API."""
+    """An `Engine` over models behind OpenAI's chat API. `likelihood`: whether that of free text is asked for."""
 
-    def __init__(self, api_key: SecretStr | None = None, tls: Tls | None = None) -> None:
+    def __init__(self, api_key: SecretStr | None = None, tls: Tls | None = None, *, likelihood: bool = True) -> None:
+        self._likelihood = likelihood
         self._api_key = api_key
         self._tls = tls
         self._served: dict[str, _Served] = {}
@@ -57,7 +61,7 @@ class RemoteEngine:
         if remote is None:
             raise PerpetuneError(f"version {release.version} has no remote model (release.remote is missing)")
         client = ModelClient(remote.url, self._api_key, f"{remote.model} at {remote.url}", self._tls)
-        self._served[release.version] = _Served(release, client, remote.model, set())
+        self._served[release.version] = _Served(release, client, remote.model, set(), self._likelihood)
 
     async def unload(self, version: str) -> None:
         await self._served.pop(version).client.close()
@@ -118,6 +122,71 @@ def remote_answers(
             where=release.remote.url if release.remote else None,
             do=f"check that the URL answers and that {API_KEY_VARIABLE} is correct",
         ) from fault
+
+
+def remote_replies(
+    release: Release,
+    conversations: Sequence[Sequence[Message]],
+    generation: GenerationConfig,
+    api_key: SecretStr | None,
+    tls: Tls | None = None,
+    *,
+    concurrency: int,
+    seconds: float,
+) -> tuple[list[Answer], str | None]:
+    """Answers to the first conversations, up to the first request that fails or takes longer than `seconds`, and why it did.
+
+    Nothing further is asked after that: what was answered is kept, because every request costs money.
+    """
+
+    async def run() -> tuple[list[Answer], str | None]:
+        engine, answers, fault = RemoteEngine(api_key, tls, likelihood=False), list[Answer](), None
+        await engine.load(release)
+        try:
+            for first in range(0, len(conversations), concurrency):
+                batch = conversations[first : first + concurrency]
+                asked = (_within(seconds, engine.answer(release.version, each, generation)) for each in batch)
+                for reply in await asyncio.gather(*asked, return_exceptions=True):
+                    if isinstance(reply, BaseException):
+                        fault = fault or _why(reply, seconds)
+                    elif fault is None:
+                        answers.append(reply[0])
+                if fault is not None:
+                    break
+        finally:
+            await engine.close()
+        return answers, fault
+
+    with ThreadPoolExecutor(1) as executor:  # the caller may run on an event loop
+        return executor.submit(lambda: asyncio.run(run())).result()
+
+
+async def _within(seconds: float, request: Awaitable[Result]) -> Result:
+    async with asyncio.timeout(seconds):
+        return await request
+
+
+def _why(fault: BaseException, seconds: float) -> str:
+    """Raises what is no failure of the server."""
+    if isinstance(fault, TimeoutError):
+        return f"no answer within {seconds:g} s"
+    if isinstance(fault, EngineDown | Unsupported):
+        return str(fault)
+    raise fault
+
+
+def remote_release(task: str, remote: RemoteModel) -> Release:
+    """A model that is asked as it is: without labels, and with its instruction in the conversation."""
+    return Release(
+        task=task,
+        version=UNVERSIONED,
+        adapter=Path(),
+        instruction="",
+        labels=None,
+        base=BaseParams(model="path:none", revision="none"),
+        system="remote",
+        remote=remote,
+    )
 
 
 async def _generate(

@@ -83,9 +83,19 @@ class GatewayClient:
 
     def answers(self, version: str, conversations: Sequence[Sequence[Message]]) -> ReplayReply:
         """Ask a loaded version, or "previous", without logging. Raises NoGateway, or PerpetuneError if it cannot be asked."""
-        asked = [[message.model_dump(exclude_none=True) for message in messages] for messages in conversations]
-        found = self._post("/v1/release/answers", {"version": version, "conversations": asked})
+        found = self._post("/v1/release/answers", {"version": version, "conversations": _dumped(conversations)})
         return ReplayReply(found["version"], found["serving"], [each.get("output") for each in found["answers"]])
+
+    def samples(
+        self, version: str, conversations: Sequence[Sequence[Message]], count: int, temperature: float
+    ) -> list[list[str]]:
+        """`count` answers to each conversation, drawn at a temperature without logging; [] to one that failed.
+
+        Raises NoGateway, or PerpetuneError if the version cannot be asked.
+        """
+        asked = {"conversations": _dumped(conversations), "n": count, "temperature": temperature}
+        found = self._post("/v1/release/answers", {"version": version, **asked})
+        return [list(map(str, each.get("outputs") or ())) for each in found["answers"]]
 
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         meant = {"task": self.task, **({"workspace": self.workspace} if self.workspace else {}), **body}
@@ -117,6 +127,10 @@ class GatewayClient:
         advice = _ADVICE.get(str(code) if code in _ADVICE else str(answer.status_code))
         kind = NoPrevious if code == "nothing_to_roll_back" else PerpetuneError
         return kind(f"the gateway refused ({answer.status_code}): {message}", where=self.url, do=advice)
+
+
+def _dumped(conversations: Sequence[Sequence[Message]]) -> list[list[dict[str, Any]]]:
+    return [[message.model_dump(exclude_none=True) for message in messages] for messages in conversations]
 
 
 def gateway_of(workspace: Workspace) -> GatewayClient:
