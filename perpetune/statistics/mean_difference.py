@@ -13,6 +13,7 @@ deviation: with a sum of squared deviations of `LARGE` the error is at most 0.6%
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import NormalDist
@@ -23,7 +24,7 @@ from perpetune.statistics.betting import log_capital
 from perpetune.statistics.estimate import Floats
 
 LARGE = 25.0
-GRID = 1000  # values of a mean that are tried: bounds are rounded outwards to thousandths
+GRID = 500  # values of a mean that are tried: bounds are rounded outwards to steps of 0.002
 SMALLEST = 1e-9  # in place of 0, below which no mean lies
 
 
@@ -87,28 +88,31 @@ def _half_width(first: Sample, second: Sample, level: float) -> float:
 
 
 def _lower_mean(sample: Sample, level: float) -> float:
-    candidates = np.arange(GRID + 1) / GRID
-    shown = candidates[_log_above(sample, candidates) > -log(level)]
-    return float(shown[-1]) if shown.size else 0.0
+    """The largest step of the grid that the mean is shown to be above; 0 if none is."""
+    return _last_shown(lambda step: float(_log_above(sample, np.array([step / GRID]))[0]), level, 0) / GRID
 
 
 def _lower(first: Sample, second: Sample, level: float) -> float:
-    """The largest difference, in steps of 1 / GRID, that the means are shown to be more apart; by bisection."""
+    """The largest difference, in steps of the grid, that the means are shown to be more apart."""
     above = _log_above(first, np.arange(GRID + 1) / GRID)
     below = _log_below(second, np.arange(GRID) / GRID)
 
-    def is_shown(steps: int) -> bool:
+    def evidence(step: int) -> float:
         # The second mean may be anywhere between two steps: the weaker end of each counts.
-        ends = np.arange(GRID) + 1 + steps
+        ends = np.arange(GRID) + 1 + step
         possible = ends >= 0
-        evidence = above[np.minimum(ends[possible], GRID)] + below[possible]
-        return not evidence.size or float(evidence.min()) > -log(level)
+        return float((above[np.minimum(ends[possible], GRID)] + below[possible]).min())
 
-    low, high = -GRID, GRID  # shown, not shown
+    return _last_shown(evidence, level, -GRID) / GRID
+
+
+def _last_shown(evidence: Callable[[int], float], level: float, first: int) -> int:
+    """The last step whose log evidence, which falls with the step, is enough; `first` if none is. By bisection."""
+    low, high = first, GRID
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if is_shown(middle) else (low, middle)
-    return low / GRID
+        low, high = (middle, high) if evidence(middle) > -log(level) else (low, middle)
+    return low
 
 
 def _log_above(sample: Sample, bounds: Floats) -> Floats:

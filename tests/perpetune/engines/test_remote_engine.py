@@ -161,7 +161,9 @@ def test_an_overflow_there_is_an_overflow_here(
 
 def with_log_probabilities(*values: float | None) -> Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]:
     """A server that gives the log-probabilities of tokens to whoever asks for them."""
-    content = [{"token": "fine", "logprob": value, "bytes": None, "top_logprobs": []} for value in values]
+    content: list[dict[str, Any]] = [
+        {"token": "fine", "logprob": value, "bytes": None, "top_logprobs": []} for value in values
+    ]
 
     def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         choice = {

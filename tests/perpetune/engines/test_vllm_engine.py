@@ -296,13 +296,12 @@ def test_the_likelihood_of_a_streamed_answer_is_of_all_its_chunks(params: ServeP
         named = f"token_id:{token}"
         return {"tokens": [named], "token_logprobs": [logprob], "top_logprobs": [{named: logprob}]}
 
-    first, last = piece(0, "h"), piece(0, "i", "stop")
-    choices = [
-        ({**each["choices"][0], "logprobs": found})
-        for each, found in ((first, scored(104, -0.5)), (last, scored(105, -0.1)))
-    ]  # type: ignore[index]
+    chunks: list[dict[str, object]] = [
+        {"index": 0, "text": "h", "finish_reason": None, "logprobs": scored(104, -0.5)},
+        {"index": 0, "text": "i", "finish_reason": "stop", "logprobs": scored(105, -0.1)},
+    ]
     deltas: list[Delta] = []
-    vllm = FakeVllm(reply=streaming(*({"choices": [each]} for each in choices), USAGE))
+    vllm = FakeVllm(reply=streaming(*({"choices": [each]} for each in chunks), USAGE))
     [answer] = answered(vllm, params, adapter(), GenerationConfig(8), deltas)
     assert answer.likelihood == pytest.approx(math.exp(-0.3))
     assert [(delta.text, delta.logprobs) for delta in deltas] == [("h", None), ("i", None)]

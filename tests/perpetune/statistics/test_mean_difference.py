@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
@@ -42,6 +42,8 @@ def test_a_weight_of_a_half_is_half_a_row() -> None:
     assert low < 0.75 < high and high - low < 0.35
 
 
+@pytest.mark.slow
+@settings(max_examples=40)
 @given(first=SCORES, second=SCORES, bound=st.floats(-0.9, 0.9))
 def test_the_bounds_say_what_the_test_says(first: np.ndarray, second: np.ndarray, bound: float) -> None:
     low, high = difference_bounds(Sample(first), Sample(second), 0.05)
