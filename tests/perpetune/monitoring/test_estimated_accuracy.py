@@ -173,7 +173,7 @@ def test_any_function_of_answers_is_an_estimate(prediction: Callable[..., Predic
     labelled = [ScoredRow(row, float(row.output == "right")) for row in rows]
     found = estimate_score(lenient, labelled, PARAMS)
     assert found is not None and (found.method, found.unreadable) == ("judge", 3)
-    assert (found.window.mean, found.reference.mean) == (pytest.approx(0.5), pytest.approx(0.8))
+    assert (found.window.mean, found.reference.mean) == pytest.approx((0.5, 0.8))
     assert found.error is not None and found.error.error == pytest.approx(0) and found.holds
     ungraded = [ScoredRow(prediction(place, output="no grade"), 0.0) for place in range(100, 200)]
     again = estimate_score(lenient, [*labelled, *ungraded], PARAMS)

@@ -98,7 +98,7 @@ def test_samples_of_answers_are_drawn_at_a_temperature(start: Start) -> None:
     asked = {"version": "1", "conversations": [[{"role": "user", "content": "one"}]], "n": 3, "temperature": 0.7}
     reply = gateway.post("/v1/release/answers", asked).json()
     assert reply["answers"] == [{"output": "1: one", "outputs": ["1: one"] * 3, "error": None}]
-    version, generation = gateway.engine.asked[-1]  # type: ignore[attr-defined]
+    version, generation = gateway.engine.asked[-1]
     assert (version, generation.n, generation.temperature) == ("1", 3, 0.7)
     assert recent_predictions(gateway.log, "reviews", limit=None) == []
     for wrong in ({"n": 0}, {"n": 100}, {"temperature": -1}):
