@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 API_KEY_VARIABLE = "PERPETUNE_REMOTE_API_KEY"
 MAX_CONCURRENT = 8  # requests of an evaluation
 UNVERSIONED = "1"
+FAILURES = 3  # in a row, after which a server is not asked for more
 
 _CHAT = "/chat/completions"
 # Parameters that some models reject or want under another name, such as OpenAI's reasoning models.
@@ -133,46 +134,53 @@ def remote_replies(
     *,
     concurrency: int,
     seconds: float,
-) -> tuple[list[Answer], str | None]:
-    """Answers to the first conversations, up to the first request that fails or takes longer than `seconds`, and why it did.
+) -> tuple[list[Answer | None], str | None]:
+    """Answers to the first conversations, None to one that the server rejects or that takes longer than `seconds`.
 
-    Nothing further is asked after that: what was answered is kept, because every request costs money.
+    There are fewer than conversations if the server is down, or if it fails `FAILURES` in a row: nothing further is asked
+    then, what was answered is kept, because every request costs money, and the text says why.
     """
 
-    async def run() -> tuple[list[Answer], str | None]:
-        engine, answers, fault = RemoteEngine(api_key, tls, likelihood=False), list[Answer](), None
+    async def run() -> tuple[list[Answer | None], str | None]:
+        engine, answers = RemoteEngine(api_key, tls, likelihood=False), list[Answer | None]()
         await engine.load(release)
         try:
             for first in range(0, len(conversations), concurrency):
                 batch = conversations[first : first + concurrency]
                 asked = (_within(seconds, engine.answer(release.version, each, generation)) for each in batch)
-                for reply in await asyncio.gather(*asked, return_exceptions=True):
-                    if isinstance(reply, BaseException):
-                        fault = fault or _why(reply, seconds)
-                    elif fault is None:
-                        answers.append(reply[0])
+                fault = _keep(await asyncio.gather(*asked, return_exceptions=True), answers, seconds)
                 if fault is not None:
-                    break
+                    return answers, fault
+            return answers, None
         finally:
             await engine.close()
-        return answers, fault
 
     with ThreadPoolExecutor(1) as executor:  # the caller may run on an event loop
         return executor.submit(lambda: asyncio.run(run())).result()
 
 
+def _keep(
+    replies: Sequence[tuple[Answer, ...] | BaseException], answers: list[Answer | None], seconds: float
+) -> str | None:
+    """Add the replies to the answers, and say why nothing further is to be asked; None if it is."""
+    for reply in replies:
+        if isinstance(reply, EngineDown):
+            return str(reply)
+        if not isinstance(reply, BaseException):
+            answers.append(reply[0])
+            continue
+        if not isinstance(reply, TimeoutError | Unsupported):
+            raise reply
+        answers.append(None)
+        if answers[-FAILURES:] == [None] * FAILURES:
+            del answers[-FAILURES:]
+            return f"no answer within {seconds:g} s" if isinstance(reply, TimeoutError) else str(reply)
+    return None
+
+
 async def _within(seconds: float, request: Awaitable[Result]) -> Result:
     async with asyncio.timeout(seconds):
         return await request
-
-
-def _why(fault: BaseException, seconds: float) -> str:
-    """Raises what is no failure of the server."""
-    if isinstance(fault, TimeoutError):
-        return f"no answer within {seconds:g} s"
-    if isinstance(fault, EngineDown | Unsupported):
-        return str(fault)
-    raise fault
 
 
 def remote_release(task: str, remote: RemoteModel) -> Release:

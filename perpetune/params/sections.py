@@ -668,6 +668,10 @@ class RemoteModel(Section):
 class JudgeParams(RemoteModel):
     """A larger model that grades answers from 0 to 1. Requests, answers and some reference rows are sent to it."""
 
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    """The address without `/chat/completions`."""
+    model: Annotated[str, Field(min_length=1)]
+    """The name that the server knows the model by."""
     rubric: str | None = None
     """What makes an answer right, in words: `1` for what, `0` for what. `null`: as the task's instruction asks."""
     key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "PERPETUNE_REMOTE_API_KEY"

@@ -62,7 +62,7 @@ def grade_in(reply: str) -> float | None:
 def grades(
     answers: Sequence[Answered], instruction: str, judge: JudgeParams, api_key: SecretStr | None, tls: Tls
 ) -> Measured:
-    """Ask the judge about each answer; it stops at the first request that fails, and keeps what came before."""
+    """Ask the judge about each answer; it stops if the judge does not answer, and keeps what came before."""
     replies, fault = remote_replies(
         remote_release("judge", judge),
         [question(each, instruction, judge.rubric) for each in answers],
@@ -73,7 +73,9 @@ def grades(
         seconds=judge.timeout_seconds,
     )
     return Measured(
-        tuple(grade_in(each.text) for each in replies), sum(_dollars(each, judge) for each in replies), fault
+        tuple(None if each is None else grade_in(each.text) for each in replies),
+        sum(_dollars(each, judge) for each in replies if each is not None),
+        fault,
     )
 
 

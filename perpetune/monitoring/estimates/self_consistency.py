@@ -7,11 +7,11 @@ sentence by sentence; here the task's own score compares whole answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from perpetune.errors import PerpetuneError
 from perpetune.monitoring.estimates.measured import DECIMALS, Answered, Measured
-from perpetune.runtime.gateway_client import GatewayClient, NoGateway
+from perpetune.runtime.gateway_client import GatewayClient, NoGateway, batches
 
 BATCH = 8  # conversations in one request, of each of which there are several samples
 
@@ -29,17 +29,15 @@ def agreements(
 ) -> Measured:
     """Ask a version for `count` samples of each conversation, without logging; it stops at the first batch that fails."""
     values: list[float | None] = []
-    for batch in _batches(answers):
+    if not answers:
+        return Measured(())
+    for batch in batches([each.messages for each in answers], BATCH):
         try:
-            samples = gateway.samples(version, [each.messages for each in batch], count, temperature)
+            samples = gateway.samples(version, batch, count, temperature)
         except NoGateway:
             return Measured(tuple(values), fault="no gateway runs")
         except PerpetuneError as fault:
             return Measured(tuple(values), fault=fault.what)
-        values += [agreement(each.output, drawn, score) for each, drawn in zip(batch, samples, strict=True)]
+        outputs = (each.output for each in answers[len(values) : len(values) + len(batch)])
+        values += [agreement(output, drawn, score) for output, drawn in zip(outputs, samples, strict=True)]
     return Measured(tuple(values))
-
-
-def _batches(answers: Sequence[Answered]) -> Iterator[Sequence[Answered]]:
-    for first in range(0, len(answers), BATCH):
-        yield answers[first : first + BATCH]

@@ -102,6 +102,25 @@ def test_a_judge_that_fails_is_asked_no_more_and_what_came_counts(json_server: C
 
 
 @pytest.mark.integration
+def test_an_answer_that_the_judge_refuses_or_is_slow_with_does_not_hold_up_the_others(
+    json_server: Callable[[Reply], str],
+) -> None:
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        answer = json.loads(body["messages"][1]["content"])["answer"]
+        if answer == "slow":
+            time.sleep(1.5)
+        if answer == "long":
+            return 400, {"error": {"message": "too long", "code": "context_length_exceeded"}}
+        return saying(answer)
+
+    judge = JudgeParams(url=f"{json_server(reply)}/v1", model="big", concurrency=1, timeout_seconds=1)
+    found = graded(judge, "1", "long", "slow", "0.5", "long")
+    assert (found.values, found.fault) == ((1.0, None, None, 0.5, None), None)
+    refused = graded(judge, "1", "long", "long", "long", "0.5")
+    assert refused.values == (1.0,) and refused.fault is not None and "too long" in refused.fault
+
+
+@pytest.mark.integration
 def test_a_judge_that_takes_too_long_does_not_hold_up_the_check(json_server: Callable[[Reply], str]) -> None:
     def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         time.sleep(0.6)
