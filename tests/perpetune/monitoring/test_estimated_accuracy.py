@@ -47,7 +47,7 @@ def test_a_fall_beyond_the_margin_is_found_and_one_within_it_is_not() -> None:
 def test_quiet_windows_seldom_seem_to_have_fallen() -> None:
     """By exactly the margin: half of them answers of 1 but for one in 20 near 0, of which there are one in 9 now.
 
-    Welch's t test found a fall in up to 6% of those, at a level of 1%; see test_mean_difference.py.
+    Welch's t test found a fall in more than 3% of those, at a level of 1%; see test_mean_difference.py.
     """
     rng, found = np.random.default_rng(3), []
     for number in range(200):
