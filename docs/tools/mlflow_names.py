@@ -54,6 +54,8 @@ VERSION_TAGS = {
     "release.reason": "Why it was refused or its trial ended.",
     "check.error": "When and why the newest check of it failed; absent after a check with a verdict.",
     "perpetune.detector": "State of the decay detector, and how far it has read the labels.",
+    "perpetune.estimate.judge": "The judge's grades of reference rows, beside their scores.",
+    "perpetune.estimate.self-consistency": "The agreement of samples on reference rows, beside the scores.",
 }
 METRICS = {
     "data/labels": "Labels of production known at the start of the refresh.",
@@ -86,7 +88,7 @@ METRICS = {
     "window/drifted_ratio": "Ratio of columns that drifted.",
     "window/inputs_auc": "Area under the ROC curve of a classifier between the window's inputs and the reference's.",
     "window/inputs_p": "Its p-value by permutation.",
-    "window/estimated_score": "Accuracy of the window, estimated from confidence.",
+    "window/estimated_score": "Score of the window by the estimate that labels bear out best.",
     "window/estimated_fall": "How far the estimate lies below that of the reference.",
     "window/estimated_fall_low": "Lower end of its interval.",
     "window/estimated_fall_high": "Upper end of its interval.",
@@ -114,6 +116,7 @@ FAMILIES = {
     "HOLDOUT/SYSTEM/METRIC": "Score of a system on a holdout, as `frozen/challenger/accuracy`, with `_low` and `_high`.",
     "HOLDOUT/challenger-vs-RIVAL/difference": "Paired difference, with `low`, `high`, `p_value` and `p_two_sided`.",
     "LIMIT/value": "Forgetting, latency, cost and leakage, with `limit`, `low`, `high` and `rows`.",
+    "estimate/METHOD/score": "Score of the window, estimated from confidence, likelihood, self-consistency or a judge, with `rows`; `error` on the last `labels`, with `error_low` and `error_high`.",
     "economics/RIVAL/saved_per_1000": "What 1,000 requests save, in US dollars, with `_low` and `_high`, and the break-even.",
     "economics/SYSTEM/dollars_per_1000_right": "US dollars for 1,000 right answers, with `_low` and `_high`; beside it `dollars_per_1000` of requests and `score`.",
     "economics/cheaper_from_requests_per_day": "Requests a day from which the challenger is cheaper per right answer than the larger model, with `_low` and `_high`.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from codecs import IncrementalDecoder
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,11 @@ def chat_body(model: str, messages: Sequence[Message], generation: GenerationCon
         if generation.tool_choice is not None:
             body["tool_choice"] = json.loads(generation.tool_choice)
     return body
+
+
+def with_likelihood(generation: GenerationConfig) -> GenerationConfig:
+    """What is asked of a server so that the answer's likelihood is known: the log-probabilities of its tokens."""
+    return generation if generation.top_logprobs is not None else replace(generation, top_logprobs=0)
 
 
 def message_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -109,11 +115,13 @@ class _PartialAnswer:
     tokens: int = 0
     sent_tokens: int = 0
     finish_reason: str = "stop"
+    likelihoods: list[float] = field(default_factory=list)
 
     def add(self, choice: Mapping[str, Any], message: Mapping[str, Any], generation: GenerationConfig) -> Delta:
         text = self.text.add(message.get("content") or "")
         calls = tuple(message.get("tool_calls") or ())
         logprobs = self._aligned(_logprobs(choice, generation.top_logprobs, self.decoder))
+        self.likelihoods += _token_logprobs(choice)
         self.tokens += len(choice.get("token_ids") or ())
         self.finish_reason = choice["finish_reason"] or self.finish_reason
         for position, call in enumerate(calls):
@@ -151,7 +159,21 @@ class _PartialAnswer:
             seconds=seconds,
             logprobs=tuple(self.logprobs) if generation.top_logprobs is not None else None,
             tool_calls=tuple(self.calls.values()),
+            likelihood=self._likelihood,
         )
+
+    @property
+    def _likelihood(self) -> float | None:
+        """The geometric mean of the tokens' probabilities; None if the server does not give them, or of an empty answer."""
+        mean = math.fsum(self.likelihoods) / len(self.likelihoods) if self.likelihoods else math.nan
+        return min(1.0, math.exp(mean)) if math.isfinite(mean) else None
+
+
+def _token_logprobs(choice: Mapping[str, Any]) -> list[float]:
+    """The log-probabilities of the tokens of a choice, or of a chunk of it; [] if the server leaves them out."""
+    content = (choice.get("logprobs") or {}).get("content") or ()
+    found = [one.get("logprob") for one in content]
+    return [float(each) if isinstance(each, int | float) else math.nan for each in found]
 
 
 def _logprobs(

@@ -8,29 +8,34 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
 from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Unsupported, require_supported
-from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
+from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers, with_likelihood
 from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.engines.tls import Tls
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta
 from perpetune.model.release import Release
+from perpetune.params import BaseParams, RemoteModel
 from perpetune.records import Message
 
 Result = TypeVar("Result")
 
 API_KEY_VARIABLE = "PERPETUNE_REMOTE_API_KEY"
 MAX_CONCURRENT = 8  # requests of an evaluation
+UNVERSIONED = "1"
+FAILURES = 3  # in a row, after which a server is not asked for more
 
 _CHAT = "/chat/completions"
 # Parameters that some models reject or want under another name, such as OpenAI's reasoning models.
 _OTHER_NAME = {"max_tokens": "max_completion_tokens"}
 _DISPENSABLE = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"})
+_LOG_PROBABILITIES = ("logprobs", "top_logprobs")
 
 
 @dataclass
@@ -39,12 +44,14 @@ class _Served:
     client: ModelClient
     model: str
     rejected: set[str]  # parameters that the model does not accept
+    gives_likelihood: bool = True  # until it rejects log-probabilities
 
 
 class RemoteEngine:
-    """An `Engine` over models behind OpenAI's chat API."""
+    """An `Engine` over models behind OpenAI's chat API. `likelihood`: whether that of free text is asked for."""
 
-    def __init__(self, api_key: SecretStr | None = None, tls: Tls | None = None) -> None:
+    def __init__(self, api_key: SecretStr | None = None, tls: Tls | None = None, *, likelihood: bool = True) -> None:
+        self._likelihood = likelihood
         self._api_key = api_key
         self._tls = tls
         self._served: dict[str, _Served] = {}
@@ -55,7 +62,7 @@ class RemoteEngine:
         if remote is None:
             raise PerpetuneError(f"version {release.version} has no remote model (release.remote is missing)")
         client = ModelClient(remote.url, self._api_key, f"{remote.model} at {remote.url}", self._tls)
-        self._served[release.version] = _Served(release, client, remote.model, set())
+        self._served[release.version] = _Served(release, client, remote.model, set(), self._likelihood)
 
     async def unload(self, version: str) -> None:
         await self._served.pop(version).client.close()
@@ -118,13 +125,86 @@ def remote_answers(
         ) from fault
 
 
+def remote_replies(
+    release: Release,
+    conversations: Sequence[Sequence[Message]],
+    generation: GenerationConfig,
+    api_key: SecretStr | None,
+    tls: Tls | None = None,
+    *,
+    concurrency: int,
+    seconds: float,
+) -> tuple[list[Answer | None], str | None]:
+    """Answers to the first conversations, None to one that the server rejects or that takes longer than `seconds`.
+
+    There are fewer than conversations if the server is down, or if it fails `FAILURES` in a row: nothing further is asked
+    then, what was answered is kept, because every request costs money, and the text says why.
+    """
+
+    async def run() -> tuple[list[Answer | None], str | None]:
+        engine, answers = RemoteEngine(api_key, tls, likelihood=False), list[Answer | None]()
+        await engine.load(release)
+        try:
+            for first in range(0, len(conversations), concurrency):
+                batch = conversations[first : first + concurrency]
+                asked = (_within(seconds, engine.answer(release.version, each, generation)) for each in batch)
+                fault = _keep(await asyncio.gather(*asked, return_exceptions=True), answers, seconds)
+                if fault is not None:
+                    return answers, fault
+            return answers, None
+        finally:
+            await engine.close()
+
+    with ThreadPoolExecutor(1) as executor:  # the caller may run on an event loop
+        return executor.submit(lambda: asyncio.run(run())).result()
+
+
+def _keep(
+    replies: Sequence[tuple[Answer, ...] | BaseException], answers: list[Answer | None], seconds: float
+) -> str | None:
+    """Add the replies to the answers, and say why nothing further is to be asked; None if it is."""
+    for reply in replies:
+        if isinstance(reply, EngineDown):
+            return str(reply)
+        if not isinstance(reply, BaseException):
+            answers.append(reply[0])
+            continue
+        if not isinstance(reply, TimeoutError | Unsupported):
+            raise reply
+        answers.append(None)
+        if answers[-FAILURES:] == [None] * FAILURES:
+            del answers[-FAILURES:]
+            return f"no answer within {seconds:g} s" if isinstance(reply, TimeoutError) else str(reply)
+    return None
+
+
+async def _within(seconds: float, request: Awaitable[Result]) -> Result:
+    async with asyncio.timeout(seconds):
+        return await request
+
+
+def remote_release(task: str, remote: RemoteModel) -> Release:
+    """A model that is asked as it is: without labels, and with its instruction in the conversation."""
+    return Release(
+        task=task,
+        version=UNVERSIONED,
+        adapter=Path(),
+        instruction="",
+        labels=None,
+        base=BaseParams(model="path:none", revision="none"),
+        system="remote",
+        remote=remote,
+    )
+
+
 async def _generate(
     served: _Served, messages: Sequence[Message], generation: GenerationConfig, on_delta: OnDelta | None
 ) -> tuple[Answer, ...]:
     began = time.perf_counter()
     body = chat_body(served.model, messages, generation)
+    added = _log_probabilities(served, messages, generation)
     if on_delta is None:
-        reply = await _post_accepted(served, body, lambda accepted: served.client.post(_CHAT, accepted))
+        reply = await _post_accepted(served, body, lambda accepted: served.client.post(_CHAT, accepted), added)
         return read_answers(reply, generation, time.perf_counter() - began)
     pieces = StreamAssembler(generation, on_delta)
 
@@ -133,7 +213,7 @@ async def _generate(
             async for chunk in chunks:
                 pieces.add(chunk)
 
-    await _post_accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream)
+    await _post_accepted(served, body | {"stream": True, "stream_options": {"include_usage": True}}, stream, added)
     return pieces.answers(time.perf_counter() - began)
 
 
@@ -179,16 +259,32 @@ def _normalised(text: str) -> str:
     return " ".join(text.split()).strip("\"'`*.:! ").casefold()
 
 
+def _log_probabilities(served: _Served, messages: Sequence[Message], generation: GenerationConfig) -> dict[str, Any]:
+    """What is added to the request of a free text so that its likelihood is known: {} if the client asks for it itself."""
+    if served.release.labels is not None or not served.gives_likelihood or generation.top_logprobs is not None:
+        return {}
+    asked = chat_body(served.model, messages, with_likelihood(generation))
+    return {name: asked[name] for name in _LOG_PROBABILITIES}
+
+
 async def _post_accepted(
-    served: _Served, body: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[Result]]
+    served: _Served, body: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[Result]], added: dict[str, Any]
 ) -> Result:
-    """Send the body without the parameters that the model has rejected."""
-    for _ in range(len(body)):  # each rejection names one parameter
+    """Send the body without the parameters that the model has rejected, and with what is `added` if it takes that."""
+    for _ in range(len(body) + 1):  # each rejection names one parameter
+        extra = added if served.gives_likelihood else {}
         try:
-            return await send(_without(body, served.rejected))
+            return await send(_without(body, served.rejected) | extra)
         except RequestRejected as fault:
-            _remember_rejected(served, fault, body)
+            if extra and _is_about_log_probabilities(fault):
+                served.gives_likelihood = False
+            else:
+                _remember_rejected(served, fault, body)
     raise EngineDown(f"{served.model} rejects every request")
+
+
+def _is_about_log_probabilities(fault: RequestRejected) -> bool:
+    return fault.param in _LOG_PROBABILITIES or "logprobs" in str(fault).casefold()
 
 
 def _remember_rejected(served: _Served, fault: RequestRejected, body: dict[str, Any]) -> None:

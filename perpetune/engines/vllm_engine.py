@@ -29,7 +29,7 @@ from perpetune.engines.engine import (
     require_supported,
 )
 from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTree, LogprobRequest, softmax
-from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers
+from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers, with_likelihood
 from perpetune.engines.openai_client import ModelClient, RequestRejected
 from perpetune.engines.openai_completions import as_chat, completion_body, token_id
 from perpetune.engines.tls import Tls, TlsFiles
@@ -202,7 +202,7 @@ class VllmEngine:
         if generation.n > 1 and generation.temperature < _GREEDY:
             return await self._generate_once(served, messages, generation, on_delta)
         began = time.perf_counter()
-        path, body = self._request(served, messages, generation)
+        path, body = self._request(served, messages, with_likelihood(generation))
         body |= _PLAIN | {"stop_token_ids": sorted(self._chat.stops)}
         if generation.n > 1 or on_delta:
             # The usage is the total of all answers, and comes at their end; the ids give the tokens of each, so far.

@@ -16,7 +16,15 @@ from perpetune.erasure.database import vacuum
 from perpetune.erasure.selection import Targets
 from perpetune.errors import PerpetuneError
 from perpetune.prediction_log.database import writing
-from perpetune.prediction_log.tables import embeddings, feedback, label_draws, label_requests, predictions, shadows
+from perpetune.prediction_log.tables import (
+    answer_values,
+    embeddings,
+    feedback,
+    label_draws,
+    label_requests,
+    predictions,
+    shadows,
+)
 from perpetune.records import Example, Message
 
 _BATCH = 500
@@ -67,7 +75,7 @@ def free_pages(log: Engine) -> None:
             ) from fault
         return
     with log.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for table in (predictions, feedback, shadows, label_requests, label_draws, embeddings):
+        for table in (predictions, feedback, shadows, label_requests, label_draws, embeddings, answer_values):
             connection.execute(text(f"VACUUM (FULL, ANALYZE) {table.name}"))
         # The statistics of the planner have values of the columns. Without the right to it, PostgreSQL warns and goes on.
         connection.execute(text("VACUUM FULL pg_statistic"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from perpetune.params import EvaluateParams
 from perpetune.statistics.estimate import Estimate, Floats
@@ -21,7 +24,8 @@ ROUNDS = 3
 class LatencyPair:
     """Seconds of each request, sent one at a time, for both systems.
 
-    `rows` is the number of different rows; if it is smaller than the number of requests, rows were repeated.
+    `rows` is the number of different rows; if it is smaller than the number of requests, rows were repeated: request n is
+    of row n modulo `rows`.
     """
 
     theirs: tuple[float, ...]
@@ -75,13 +79,37 @@ def cost_ratio(latencies: LatencyPair, params: EvaluateParams) -> Estimate:
 
 
 def _ratio(latencies: LatencyPair, statistic: Callable[[Floats], Floats], params: EvaluateParams) -> Estimate:
-    """The ratio of a statistic, with a percentile bootstrap interval over requests."""
+    """The ratio of a statistic, with a bootstrap interval over rows: all requests of a row are drawn together.
+
+    Requests of one row take about as long, so that they say little more than one (Davison & Hinkley, Bootstrap Methods and
+    their Application, 1997, 3.8). With few rows percentiles are too narrow; they are taken as much farther out as Student's
+    t is than the normal distribution (Hesterberg, The American Statistician 69 (2015) 371). `n` are the rows.
+    """
     theirs, ours = np.array(latencies.theirs), np.array(latencies.ours)
-    drawn = np.random.default_rng(params.seed).integers(0, len(ours), (params.bootstrap_samples, len(ours)))
+    drawn = _drawn_rows(len(ours), latencies.rows, params)
+    ratios = statistic(ours[drawn]) / statistic(theirs[drawn])
     value = float(statistic(ours) / statistic(theirs))
-    tail = (1 - params.confidence) / 2
-    low, high = np.quantile(statistic(ours[drawn]) / statistic(theirs[drawn]), [tail, 1 - tail])
-    return Estimate(value, min(value, float(low)), max(value, float(high)), len(ours))
+    tail = _expanded_tail(latencies.rows, (1 - params.confidence) / 2)
+    low, high = np.quantile(ratios, [tail, 1 - tail])
+    return Estimate(value, min(value, float(low)), max(value, float(high)), latencies.rows)
+
+
+def _drawn_rows(requests: int, rows: int, params: EvaluateParams) -> NDArray[np.intp]:
+    """Places of requests, (samples, requests): rows drawn with replacement, each with its requests in turn.
+
+    If rows were repeated unequally often, the last turn is of the rows that are drawn first.
+    """
+    chance = np.random.default_rng(params.seed)
+    of_row = chance.integers(0, rows, (params.bootstrap_samples, rows))
+    turns = -(-requests // rows)
+    places = (of_row[:, None, :] + rows * np.arange(turns)[:, None]).reshape(len(of_row), -1)[:, :requests]
+    return np.asarray(np.where(places < requests, places, places - rows), dtype=np.intp)
+
+
+def _expanded_tail(rows: int, tail: float) -> float:
+    if rows < 2:
+        return tail
+    return float(norm.cdf(math.sqrt(rows / (rows - 1)) * t.ppf(tail, rows - 1)))
 
 
 def sample_positions(rows: Sequence[object], count: int, seed: int) -> list[int]:

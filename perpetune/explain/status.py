@@ -26,6 +26,7 @@ from perpetune.policy.decision.headline import finds_decay, headline
 from perpetune.policy.decision.hosted import hosted_in
 from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision
+from perpetune.policy.estimated_accuracy import estimate_line, estimates_in
 from perpetune.policy.wording import amount, one_line
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.summary import LogSummary, log_summary, worked_seconds
@@ -74,7 +75,7 @@ class Status:
     `unfinished` is a decision of a refresh that is not carried out.
 
     `labels` counts labels by how their request was chosen; `unasked` is what the last check said of those that came
-    unasked. `hosted` compares what serves since the newest refresh with the hosted model's recorded answers, if there are
+    unasked, `estimates` what it estimated without labels, with the error on labels: the one that may decide first. `hosted` compares what serves since the newest refresh with the hosted model's recorded answers, if there are
     any. `next_step` is the command to run next, if any; `next_steps` says it in sentences. `planned` are the next check and
     refresh; `alarms` are sentences on what is wrong or waits for a person; `unknown` says which parts could not be read, and why.
     """
@@ -90,6 +91,7 @@ class Status:
     ignored_labels: int = 0
     labels: Mapping[str, int] = field(default_factory=dict)
     unasked: str | None = None
+    estimates: tuple[str, ...] = ()
     detector_state: str | None = None
     check_failed: bool = False
     checks_missed: int = 0
@@ -160,6 +162,7 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         check_failed=registry_part.check is not None and registry_part.check.failed,
         checks_missed=registry_part.missed,
         unasked=registry_part.check.unasked if registry_part.check else None,
+        estimates=registry_part.check.estimates if registry_part.check else (),
         unfinished=registry_part.unfinished,
         detector_state=registry_part.detector_state,
         hosted=registry_part.hosted,
@@ -183,7 +186,7 @@ def _or_fault(read: Callable[[], Part]) -> tuple[Part | None, str | None]:
 class _Check:
     """The newest check that has ended: when, its verdict or its error, and whether it failed.
 
-    `unasked` is what it said of labels that came unasked; `decay` is the outcome of its decision if it found decay.
+    `unasked` is what it said of labels that came unasked, `estimates` what it estimated without labels; `decay` is the outcome of its decision if it found decay.
     """
 
     ended: datetime
@@ -191,6 +194,7 @@ class _Check:
     failed: bool
     decay: str | None = None
     unasked: str | None = None
+    estimates: tuple[str, ...] = ()
 
 
 def _last_check(task: str, decision: Decision | None) -> _Check | None:
@@ -206,7 +210,14 @@ def _last_check(task: str, decision: Decision | None) -> _Check | None:
         return _Check(ended, "nothing to check yet", failed=False)
     unasked = next((reason for reason in decision.reasons if _OF_UNASKED in reason), None)
     text = f"{decision.time:%Y-%m-%d %H:%M %Z}: {headline(decision)}"
-    return _Check(ended, text, failed=False, decay=decision.outcome if finds_decay(decision) else None, unasked=unasked)
+    return _Check(
+        ended,
+        text,
+        failed=False,
+        decay=decision.outcome if finds_decay(decision) else None,
+        unasked=unasked,
+        estimates=tuple(map(estimate_line, estimates_in(decision.evidence))),
+    )
 
 
 @dataclass(frozen=True)

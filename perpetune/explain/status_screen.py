@@ -57,6 +57,8 @@ def _lines(status: Status) -> Iterator[Line]:
     yield "last check", _last_check(status), "bold red" if status.check_failed else None
     if not status.is_unknown(MLFLOW):
         yield "detector", status.detector_state or "no labels yet", None
+    for number, each in enumerate(status.estimates):
+        yield "" if number else "estimate", each, None
     if status.planned and status.time:
         yield "planned", ", ".join(_planned(name, when, status.time) for name, when in status.planned.items()), None
     yield from _alarms(status)

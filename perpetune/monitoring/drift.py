@@ -60,6 +60,7 @@ def drift_report(
     level: float = LEVEL,
     now: datetime | None = None,
     with_texts: bool = True,
+    notes: Sequence[str] = (),
 ) -> DriftEvidence:
     """Test traffic against the reference at a level, and write Evidently's report to `html` (about 1.6 MB).
 
@@ -73,14 +74,14 @@ def drift_report(
     Only the first row a day of each user or session and of equal inputs counts: the tests assume independent rows, and of
     windows without drift from reviews that arrived sentence by sentence 12% had drifted predictions. With fewer than
     `params.min_rows` rows in the window or the reference nothing is tested, and the page says so. `with_texts` shows the
-    farthest requests themselves, else their ids.
+    farthest requests themselves, else their ids. `notes` are shown with it, as what is estimated without labels.
     """
-    heading = _heading(window)
+    heading, noted = _heading(window), _noted(notes)
     window = _independent(window)
     current, reference = current_frame(window), reference_frame(window)
     if min(len(current), len(reference)) < params.min_rows:
         needed = f"each side needs {params.min_rows}. One a day of each user or session counts, and of equal inputs."
-        write_atomic(html, _page(heading, f"<p>Too few rows for a test: {needed}</p>"))
+        write_atomic(html, _page(heading, f"<p>Too few rows for a test: {needed}</p>{noted}"))
         return DriftEvidence(False, len(current), len(reference), 0.0, False, False, {})
 
     from perpetune.monitoring import evidently_report
@@ -91,7 +92,7 @@ def drift_report(
     whole, change = _test_spans(tested, level / 2)
     snapshot = evidently_report.tested(current, reference, inputs, predictions)
     columns = evidently_report.column_drifts(snapshot, {**inputs, **predictions})
-    _write(html, snapshot, f"{heading} {_finding(whole)}", as_html(change, with_texts=with_texts))
+    _write(html, snapshot, f"{heading} {_finding(whole)}", noted + as_html(change, with_texts=with_texts))
     return DriftEvidence(
         judged=True,
         rows=len(current),
@@ -106,19 +107,23 @@ def drift_report(
     )
 
 
-def draw_report(window: Window, params: WatchParams, html: Path, last: DriftEvidence) -> None:
+def draw_report(
+    window: Window, params: WatchParams, html: Path, last: DriftEvidence, notes: Sequence[str] = ()
+) -> None:
     """Write Evidently's report of a window that is not tested: the picture, and what the last test found."""
+    noted = _noted(notes)
     current, reference = current_frame(window), reference_frame(window)
     when = f" {last.tested:%Y-%m-%d %H:%M %Z}" if last.tested else ""
     heading = f"{_heading(window)} Last tested{when}: {_finding(last.inputs) if last.inputs else ''}"
     if min(len(current), len(reference)) < params.min_rows:
-        write_atomic(html, _page(heading, f"<p>Too few rows for a picture: each side needs {params.min_rows}.</p>"))
+        few = f"<p>Too few rows for a picture: each side needs {params.min_rows}.</p>"
+        write_atomic(html, _page(heading, f"{few}{noted}"))
         return
     from perpetune.monitoring import evidently_report
 
     inputs = _thresholds(INPUT_COLUMNS, current, reference, params, LEVEL / 2)
     predictions = _thresholds((ANSWER, ANSWER_LENGTH, CONFIDENCE), current, reference, params, LEVEL / 2)
-    _write(html, evidently_report.tested(current, reference, inputs, predictions), heading, "")
+    _write(html, evidently_report.tested(current, reference, inputs, predictions), heading, noted)
 
 
 def _independent(window: Window) -> Window:
@@ -137,6 +142,12 @@ def _test_spans(spans: Sequence[Span], level: float) -> tuple[InputDrift, InputC
 def _write(html: Path, snapshot: Snapshot, heading: str, body: str) -> None:
     report = _with_heading(snapshot.get_html_str(as_iframe=False), heading, body)
     write_atomic(html, _page(heading, _compressed(report)))
+
+
+def _noted(notes: Sequence[str]) -> str:
+    """What is estimated without labels, as HTML; "" if nothing is."""
+    lines = "".join(f"<li>{markup.escape(note)}</li>" for note in notes)
+    return f"<h2>Estimated without labels</h2>\n<ul>{lines}</ul>\n" if lines else ""
 
 
 def _finding(whole: InputDrift) -> str:

@@ -1,29 +1,30 @@
-"""The score without labels, estimated from the champion's confidence or, for free text, from the likelihood of its answers.
+"""The score without labels: what any estimate is made of, its calibration, and its error on the last labels.
 
-Likelihoods are turned into scores by isotonic regression on the reference, whose scores are known. Both are compared with
-the newest labels: the mean of estimate minus score is the error, and the window's estimate is corrected by it, as in
+An estimate is a function from answers to values of 0 to 1: confidence, likelihood, a judge's grade, self-consistency. All
+but confidence are turned into scores by isotonic regression on the reference, whose scores are known. Each is compared
+with the newest labels: the mean of estimate minus score is the error, and the window's estimate is corrected by it, as in
 prediction-powered inference (Angelopoulos et al., Science 382 (2023) 669).
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import isnan, sqrt
 
 import numpy as np
-from scipy.stats import t, ttest_ind
 from sklearn.isotonic import IsotonicRegression
 
 from perpetune.params import WatchParams
-from perpetune.policy.estimated_accuracy import EstimatedFall, EstimateError
+from perpetune.policy.estimated_accuracy import EstimatedFall, EstimateError, EstimateMethod
 from perpetune.policy.verdict import Interval, Score
 from perpetune.records import Prediction, RecordedAnswer
-from perpetune.statistics.betting import mean_bounds
+from perpetune.statistics import betting
+from perpetune.statistics.estimate import Floats
+from perpetune.statistics.mean_difference import Sample, difference_bounds, mean_bounds, p_value_above
 
-TEST = "Welch t test of mean confidence"
+TEST = "betting on the difference of means"
 ALPHA = 0.01  # false-alarm rate of a check if the estimate has fallen by exactly the margin
+LEVEL = 1 - 2 * ALPHA
 CONFIDENCE = 0.95  # of the interval of the error
 LAST_LABELS, LEAST_LABELS = 200, 20  # that the error is measured on
 
@@ -37,38 +38,75 @@ class ScoredRow:
     weight: float = 1.0
 
 
-def estimate_score(
-    window: Sequence[Prediction],
-    reference: Sequence[RecordedAnswer],
-    labelled: Sequence[ScoredRow],
-    params: WatchParams,
-) -> EstimatedFall | None:
-    """Estimate the window's score from confidence, or from likelihood if answers have none, with its error on labels.
+@dataclass(frozen=True)
+class Estimator:
+    """What scores are estimated from: a value of 0 to 1 for each answer that has one.
+
+    `window` are the values of answers that stand for all of the window, `reference` those of reference rows with their
+    scores. `value` is that of an answer, for labelled ones. `is_probability`: the value is the expected score itself.
+    `unreadable` counts replies without a value.
+    """
+
+    method: EstimateMethod
+    window: Sequence[float]
+    reference: Sequence[tuple[float, float]]
+    value: Callable[[Prediction], float | None]
+    is_probability: bool = False
+    unreadable: int = 0
+
+
+def from_confidence(window: Sequence[Prediction], reference: Sequence[RecordedAnswer]) -> Estimator:
+    """About 80% of the answers with a calibrated confidence of 0.8 are right, so that its mean estimates the accuracy.
+
+    Confidence-based performance estimation (CBPE; NannyML's documentation, "How it works: Performance Estimation").
+    """
+    known = [(row.confidence, row.score) for row in reference if row.confidence is not None]
+    return Estimator("confidence", _known(row.confidence for row in window), known, _confidence, is_probability=True)
+
+
+def from_likelihood(window: Sequence[Prediction], reference: Sequence[RecordedAnswer]) -> Estimator:
+    """The geometric mean of the probabilities of an answer's tokens."""
+    known = [(row.likelihood, row.score) for row in reference if row.likelihood is not None]
+    return Estimator("likelihood", _known(row.likelihood for row in window), known, _likelihood)
+
+
+def estimate_score(estimator: Estimator, labelled: Sequence[ScoredRow], params: WatchParams) -> EstimatedFall | None:
+    """Estimate the window's score, with the error on labels.
 
     `labelled` are independent answers with labels that may judge, oldest first. None if fewer than `params.min_rows` answers
-    of either side have one of the two.
+    of the window or of the reference have a value.
     """
-    by_confidence = estimate_fall((row.confidence for row in window), (row.confidence for row in reference), params)
-    if by_confidence is not None:
-        return replace(by_confidence, error=_error(by_confidence, labelled, lambda row: row.confidence))
-    scored = [(row.likelihood, row.score) for row in reference if row.likelihood is not None]
-    if len(scored) < params.min_rows:
+    if min(len(estimator.window), len(estimator.reference)) < max(params.min_rows, 2):
         return None
-    expected = _score_of_likelihood(scored)
+    expected = _identity if estimator.is_probability else _calibrated(estimator.reference)
+    fall = estimate_fall(
+        expected(np.array(estimator.window)), expected(np.array([value for value, _ in estimator.reference])), params
+    )
 
-    def estimated(row: Prediction | RecordedAnswer) -> float | None:
-        return None if row.likelihood is None else expected(row.likelihood)
+    def estimated(row: Prediction) -> float | None:
+        value = estimator.value(row)
+        return None if value is None else float(expected(np.array([value]))[0])
 
-    fall = estimate_fall(map(estimated, window), map(estimated, reference), params)
-    if fall is None:
-        return None
-    return replace(fall, method="likelihood", error=_error(fall, labelled, estimated))
+    error = _error(fall, labelled, estimated)
+    return replace(fall, method=estimator.method, error=error, unreadable=estimator.unreadable)
 
 
-def _score_of_likelihood(scored: Sequence[tuple[float, float]]) -> Callable[[float], float]:
-    """The expected score of an answer of a likelihood, which never falls as the likelihood grows."""
+def _calibrated(scored: Sequence[tuple[float, float]]) -> Callable[[Floats], Floats]:
+    """The expected score of answers with a value, which never falls as the value grows."""
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(*map(list, zip(*scored, strict=True)))
-    return lambda likelihood: float(fitted.predict([likelihood])[0])
+    return lambda values: np.asarray(fitted.predict(values), dtype=np.float64)
+
+
+def _identity(values: Floats) -> Floats:
+    return values
+
+
+def _confidence(row: Prediction) -> float | None:
+    return row.confidence
+
+
+def _likelihood(row: Prediction) -> float | None:
+    return row.likelihood
 
 
 def _error(
@@ -78,10 +116,11 @@ def _error(
     known = [(value, each) for each in labelled if (value := estimated(each.row)) is not None][-LAST_LABELS:]
     if len(known) < LEAST_LABELS:
         return None
-    differences = np.array([value - each.score for value, each in known])
+    values, scores = np.array([(value, each.score) for value, each in known]).T
     weights = np.array([each.weight for _, each in known])
-    error = float(np.average(differences, weights=weights))
-    low, high = mean_bounds(differences, 1 - CONFIDENCE, weights)
+    said, was = float(np.average(values, weights=weights)), float(np.average(scores, weights=weights))
+    error = said - was
+    low, high = betting.mean_bounds(values - scores, 1 - CONFIDENCE, weights)
     window = estimate.window
     return EstimateError(
         error,
@@ -92,6 +131,8 @@ def _error(
             Interval(_clipped(window.interval.low - high), _clipped(window.interval.high - low), CONFIDENCE),
             window.rows,
         ),
+        estimated=said,
+        labelled=was,
     )
 
 
@@ -99,49 +140,32 @@ def _clipped(value: float) -> float:
     return min(max(value, 0.0), 1.0)
 
 
-def estimate_fall(
-    window: Iterable[float | None], reference: Iterable[float | None], params: WatchParams
-) -> EstimatedFall | None:
-    """Compare the mean confidence (0 to 1) of the window's answers with that of the reference.
+def estimate_fall(window: Floats, reference: Floats, params: WatchParams) -> EstimatedFall:
+    """Compare the mean estimate (0 to 1) of the window's answers with that of the reference's.
 
-    If confidence is calibrated, about 80% of the answers with a confidence of 0.8 are right, so the mean confidence
-    estimates the accuracy: confidence-based performance estimation (CBPE, NannyML's documentation, "How it works:
-    Performance Estimation"). The change of the mean is the difference of confidences of Guillory et al. ("Predicting with
-    Confidence on Unseen Distributions", ICCV 2021), in which a constant calibration error cancels out.
+    The change of the mean is the difference of confidences of Guillory et al. ("Predicting with Confidence on Unseen
+    Distributions", ICCV 2021), in which a constant calibration error cancels out.
 
-    It assumes the same calibration on both sides. It does not see inputs on which the model is overconfident, nor
-    concept drift, and the intervals do not cover these errors. Their level is 98%, so that the interval of the fall lies
-    above the margin exactly if p is below 0.01.
-
-    None if fewer than `params.min_rows` answers of either side have a confidence; free text has none.
+    It assumes the same calibration on both sides. It does not see inputs on which the model is overconfident, nor concept
+    drift, and the intervals do not cover these errors. Their level is 98%, so that the interval of the fall lies above the
+    margin exactly if p is below 0.01. Intervals and test are by betting if the samples are small or skewed.
     """
-    now, then = _known(window), _known(reference)
-    if min(len(now), len(then)) < max(params.min_rows, 2):
-        return None
-    level = 1 - 2 * ALPHA
-    with warnings.catch_warnings():
-        # With constant confidences scipy warns and p is 0, 1 or NaN.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        p_value = float(ttest_ind(then - params.margin, now, equal_var=False, alternative="greater").pvalue)
-        found = ttest_ind(then, now, equal_var=False).confidence_interval(level)
-    fall = float(then.mean() - now.mean())
-    low, high = (fall if isnan(end) else float(end) for end in (found.low, found.high))
+    now, then = Sample(window), Sample(reference)
+    low, high = difference_bounds(then, now, ALPHA)
     return EstimatedFall(
         window=_mean(now),
         reference=_mean(then),
-        fall=fall,
-        interval=Interval(low, high, level),
+        fall=then.mean - now.mean,
+        interval=Interval(low, high, LEVEL),
         margin=params.margin,
-        p_value=1.0 if isnan(p_value) else p_value,
+        p_value=p_value_above(then, now, params.margin),
         test=TEST,
     )
 
 
-def _known(confidences: Iterable[float | None]) -> np.ndarray:
-    return np.array([confidence for confidence in confidences if confidence is not None], dtype=float)
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
-def _mean(confidences: np.ndarray) -> Score:
-    rows, mean = len(confidences), float(confidences.mean())
-    half_width = float(t.ppf(1 - ALPHA, rows - 1) * confidences.std(ddof=1) / sqrt(rows))
-    return Score(mean, Interval(max(mean - half_width, 0.0), min(mean + half_width, 1.0), 1 - 2 * ALPHA), rows)
+def _mean(sample: Sample) -> Score:
+    return Score(sample.mean, Interval(*mean_bounds(sample, ALPHA), LEVEL), len(sample.scores))

@@ -7,8 +7,10 @@ from perpetune.params.sections import BaseParams as BaseParams
 from perpetune.params.sections import CleanParams as CleanParams
 from perpetune.params.sections import CurateParams as CurateParams
 from perpetune.params.sections import EconomicsParams as EconomicsParams
+from perpetune.params.sections import EstimateParams as EstimateParams
 from perpetune.params.sections import EvaluateParams as EvaluateParams
 from perpetune.params.sections import FetchParams as FetchParams
+from perpetune.params.sections import JudgeParams as JudgeParams
 from perpetune.params.sections import LabelErrorsParams as LabelErrorsParams
 from perpetune.params.sections import LanguageParams as LanguageParams
 from perpetune.params.sections import LargerModel as LargerModel

@@ -669,6 +669,60 @@ class RemoteModel(Section):
     """The name that the server knows the model by."""
 
 
+class JudgeParams(RemoteModel):
+    """A larger model that grades answers from 0 to 1. Requests, answers and some reference rows are sent to it."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    """The address without `/chat/completions`."""
+    model: Annotated[str, Field(min_length=1)]
+    """The name that the server knows the model by."""
+    rubric: str | None = None
+    """What makes an answer right, in words: `1` for what, `0` for what. `null`: as the task's instruction asks."""
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "PERPETUNE_REMOTE_API_KEY"
+    """The environment variable with its API key."""
+    dollars_read: Positive | None = None
+    """The price of a million tokens that it reads. Unit: US dollars."""
+    dollars_written: Positive | None = None
+    """The price of a million tokens that it writes. Unit: US dollars."""
+    dollars_per_month: Positive | None = None
+    """It is asked nothing more in a calendar month (UTC) after so much, by these prices. `null`: no limit. Unit: US dollars."""
+    max_tokens: Count = 64
+    """Longest reply; a grade takes a few tokens, a model that reasons first more. Unit: tokens."""
+    concurrency: Count = 4
+    """Requests at once. Unit: requests."""
+    timeout_seconds: Positive = 60
+    """A reply that takes longer ends the asking of this check. Unit: seconds."""
+
+    @model_validator(mode="after")
+    def _has_prices_for_its_budget(self) -> JudgeParams:
+        if self.dollars_per_month is not None and self.dollars_read is None and self.dollars_written is None:
+            raise ValueError(
+                "dollars_per_month needs dollars_read or dollars_written: without a price nothing is counted"
+            )
+        return self
+
+
+class EstimateParams(Section):
+    """What scores are estimated from without labels, beside confidence and likelihood, which cost nothing.
+
+    Each check asks about a few requests by lot and about those with labels, and about 100 reference rows once for each
+    champion. See docs/guides/drift.md.
+    """
+
+    judge: JudgeParams | None = None
+    """A larger model that grades answers: `{url, model}` behind OpenAI's API. `null`: none."""
+    samples: Annotated[int, Field(ge=0, le=20)] = 0
+    """Self-consistency of free text: so many further answers are drawn from the champion, by the gateway, and compared with
+    the one that was given. 0: none; 5 do. Unit: answers.
+    """
+    temperature: Annotated[float, Field(gt=0, le=2)] = 0.7
+    """Of these samples. At a low one the model agrees with itself whatever it says. Unit: temperature."""
+    requests_per_day: Count = 100
+    """Most requests in 24 hours that the judge, and as many that self-consistency, is computed of, reference rows included.
+    Unit: requests a day.
+    """
+
+
 class ServeParams(Section):
     """The gateway and its engine; `initial_model` answers until something better does, null for the prompted base.
 
@@ -835,10 +889,9 @@ class WatchParams(Section):
     decision 37. Unit: alarms a year.
     """
     without_labels: Literal["nothing", "ask", "retrain"] = "ask"
-    """What follows if fewer than `label_requests` of the window are labelled, the accuracy estimated from confidence or
-    likelihood has fallen beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain` (only if the last
-    labels show the estimate to be right within `margin`, else it asks), or `nothing`. Drift alone never retrains. See
-    docs/guides/drift.md.
+    """What follows if fewer than `label_requests` of the window are labelled, the score estimated without labels has fallen
+    beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain` (only if the last labels show the
+    estimate to be right within `margin`, else it asks), or `nothing`. Drift alone never retrains. See docs/guides/drift.md.
     """
     label_requests: Count = 50
     """Most open label requests. Unit: requests."""
@@ -990,6 +1043,7 @@ class Params(Section):
     log: LogParams = LogParams()
     release: ReleaseParams = ReleaseParams()
     watch: WatchParams = WatchParams()
+    estimate: EstimateParams = EstimateParams()
     refresh: RefreshParams = RefreshParams()
     limits: LimitsParams = LimitsParams()
     retention: RetentionParams = RetentionParams()

@@ -27,10 +27,11 @@ def decide_without_labels(
 ) -> Verdict:
     """The verdict `on_labels` on labels, or a stronger one from estimated accuracy and drift if labels are too few.
 
-    Adds the outcome "ask for labels", and how far the estimate was from labels before. Budget and cooldown apply to a
+    Adds the outcome "ask for labels", and how far each estimate was from labels before. Budget and cooldown apply to a
     refresh here too.
     """
-    told = () if evidence.estimate is None else estimate_sentences(evidence.estimate)
+    shown = [*([] if evidence.estimate is None else [evidence.estimate]), *evidence.other_estimates.values()]
+    told = tuple(sentence for each in shown for sentence in estimate_sentences(each))
     on_labels = Verdict(on_labels.outcome, (*on_labels.reasons, *told), on_labels.rule)
     if on_labels.outcome not in ("keep", "collect more labels"):
         return on_labels
@@ -52,13 +53,16 @@ def label_decision(
 
     Both conditions must hold: the interval of the estimated fall lies above the margin, and inputs or predictions
     drifted. An estimate never retrains alone: labels must have shown it to be right within the margin, else it requests
-    labels. Without an estimate drift can only request labels. If `label_requests` or more of the window's answers are
+    labels. Without an estimate drift can only request labels, and so it is with one that the last labels have shown to be
+    wrong by more than the margin: it decides nothing. If `label_requests` or more of the window's answers are
     labelled, labels decide.
     """
     if labelled >= rules.label_requests or rules.without_labels == "nothing" or not _drifted(drift):
         return LabelDecision("nothing", ())
     if estimate is None:
         return LabelDecision("ask", (_UNKNOWN,))
+    if estimate.is_wrong:
+        return LabelDecision("ask", (_WRONG.format(by=estimate.method),))
     by = estimate.method
     if not estimate.interval.low > estimate.margin:
         return LabelDecision(
@@ -75,6 +79,10 @@ def label_decision(
 
 
 _UNKNOWN = "Traffic drifted, and without confidence the accuracy cannot be estimated."
+_WRONG = (
+    "Traffic drifted, and the score estimated from {by} decides nothing, because the last labels have shown it to be wrong: "
+    "labels are asked for."
+)
 _UNPROVEN = (
     "It starts no refresh, because labels have not shown it to be right within the margin: labels are asked for."
 )
@@ -83,8 +91,8 @@ _UNPROVEN = (
 def _rule(rules: WatchParams) -> str:
     step = {"ask": "ask for labels", "retrain": "retrain", "nothing": "do nothing"}[rules.without_labels]
     return (
-        f"With fewer than {rules.label_requests} labels in the window {step} if the accuracy estimated from confidence, or "
-        f"likelihood, has fallen by more than {points(rules.margin)} and inputs or predictions drifted."
+        f"With fewer than {rules.label_requests} labels in the window {step} if the score estimated without labels has fallen "
+        f"by more than {points(rules.margin)} and inputs or predictions drifted."
     )
 
 

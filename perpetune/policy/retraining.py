@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil, exp, log
 from typing import Protocol
@@ -146,7 +146,8 @@ class RetrainEvidence:
       included.
     - `unsuccessful_refreshes`: refreshes for decay that did not replace this champion; `device_hours`: training time of
       all refreshes of the last 30 days.
-    - `estimate`: None if answers have no confidence. `labelled_in_window`: labels in the window of drift and estimate.
+    - `estimate`: the score without labels, of several the one that labels bear out best; None if nothing says it.
+      `other_estimates` are the others, by method. `labelled_in_window`: labels in the window of drift and estimate.
     - `labels_since_refresh`: labels of all versions since the last refresh with a verdict; None if there is none.
     - `metric`: the score: accuracy, slot_f1 or token_f1.
     - `unasked`: how many of the newest labels, those of `decay.window`, arrived unasked: no label request named them.
@@ -174,6 +175,7 @@ class RetrainEvidence:
     askable: int = 0
     labels_per_day: float | None = None
     labels_of_change: int | None = None
+    other_estimates: Mapping[str, EstimatedFall] = field(default_factory=dict)
 
 
 def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: RefreshParams) -> Verdict:

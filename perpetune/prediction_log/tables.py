@@ -186,6 +186,25 @@ embeddings = Table(
     Column("vector", LargeBinary, nullable=False),  # a signed byte for each coordinate
 )
 
+answer_values = Table(
+    "answer_values",
+    metadata,
+    Column("request_id", StorableText, ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True),
+    Column("method", StorableText, primary_key=True),  # judge or self-consistency
+    Column("settings", StorableText, nullable=False),  # a digest: values of other settings are not comparable
+    Column("value", Double),  # 0 to 1; NULL: the reply had none
+)
+
+estimate_costs = Table(
+    "estimate_costs",
+    metadata,
+    Column("task", StorableText, primary_key=True),
+    Column("method", StorableText, primary_key=True),
+    Column("time", UtcTime, primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("dollars", Double, nullable=False),
+)
+
 api_keys = Table(
     "api_keys",
     metadata,

@@ -6,19 +6,17 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import SecretStr
 from tqdm import tqdm
 
 from perpetune.curation.dedup_key import row_hash
 from perpetune.engines.engine import ContextExceeded, EngineDown, Unsupported
-from perpetune.engines.remote_engine import RemoteEngine, label_named
+from perpetune.engines.remote_engine import UNVERSIONED, RemoteEngine, label_named, remote_release
 from perpetune.engines.tls import remote_tls
 from perpetune.errors import PerpetuneError
 from perpetune.generation.parameters import GenerationConfig
-from perpetune.model.release import Release
-from perpetune.params import BaseParams, RemoteModel
+from perpetune.params import RemoteModel
 from perpetune.records import Example, Message, conversation
 from perpetune.rules.prompt import Prompt
 from perpetune.rules.replies import Reply, ReplyCache, reply_key
@@ -30,7 +28,6 @@ NONE = "none"
 MAX_TOKENS = 64
 _CHARACTERS = 4  # of a token, roughly, for the estimate only
 _TRIES = 5
-_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,8 @@ def vote(asked: Question, labels: Sequence[str], cache: ReplyCache) -> str | Non
 
 async def _ask(name: str, prompt: Prompt, missing: Sequence[Question], cache: ReplyCache, wait: float) -> list[str]:
     """Ask and keep the replies; returns what the server says of rows that are too long for the model."""
-    engine, turn = RemoteEngine(_key(prompt), remote_tls(Settings())), asyncio.Semaphore(prompt.concurrency)
+    engine = RemoteEngine(_key(prompt), remote_tls(Settings()), likelihood=False)
+    turn = asyncio.Semaphore(prompt.concurrency)
     too_long: list[str] = []
 
     async def one(question: Question) -> None:
@@ -152,7 +150,7 @@ async def _ask(name: str, prompt: Prompt, missing: Sequence[Question], cache: Re
                 too_long.append(str(fault))
             progress.update()
 
-    await engine.load(_release(prompt))
+    await engine.load(remote_release("rules", RemoteModel(url=prompt.url, model=prompt.model)))
     with tqdm(total=len(missing), desc=name, unit="row", disable=None) as progress:
         try:
             async with asyncio.TaskGroup() as group:
@@ -168,7 +166,7 @@ async def _ask(name: str, prompt: Prompt, missing: Sequence[Question], cache: Re
 async def _reply(engine: RemoteEngine, question: Question, wait: float) -> Reply:
     for attempt in range(_TRIES):
         try:
-            [answer] = await engine.answer(_VERSION, question.messages, GenerationConfig(MAX_TOKENS))
+            [answer] = await engine.answer(UNVERSIONED, question.messages, GenerationConfig(MAX_TOKENS))
             return Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.seconds)
         except EngineDown:
             if attempt == _TRIES - 1:
@@ -180,16 +178,3 @@ async def _reply(engine: RemoteEngine, question: Question, wait: float) -> Reply
 def _key(prompt: Prompt) -> SecretStr | None:
     found = os.environ.get(prompt.key_variable)
     return SecretStr(found) if found else None
-
-
-def _release(prompt: Prompt) -> Release:
-    return Release(
-        task="rules",
-        version=_VERSION,
-        adapter=Path(),
-        instruction="",
-        labels=None,
-        base=BaseParams(model="path:none", revision="none"),
-        system="remote",
-        remote=RemoteModel(url=prompt.url, model=prompt.model),
-    )

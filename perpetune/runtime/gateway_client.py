@@ -5,7 +5,7 @@ Imports httpx and nothing heavier, because a rollback must not wait for the impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from perpetune.runtime.ownership import own_id
 from perpetune.workspace import Workspace
 
 SWAP_SECONDS = 120.0
+BATCH, BATCH_CHARACTERS = 16, 16_000  # of one request: a gateway takes as much of a user
 _KEY = "set PERPETUNE_API_KEY to one of its keys with role admin"
 _OTHER = "unset PERPETUNE_GATEWAY_URL or set it to the gateway of this workspace; `perpetune up` starts one"
 _OTHER_WORKSPACE = f"{_OTHER}. If you mean that one, set PERPETUNE_WORKSPACE_ID to what its /readyz names"
@@ -83,9 +84,19 @@ class GatewayClient:
 
     def answers(self, version: str, conversations: Sequence[Sequence[Message]]) -> ReplayReply:
         """Ask a loaded version, or "previous", without logging. Raises NoGateway, or PerpetuneError if it cannot be asked."""
-        asked = [[message.model_dump(exclude_none=True) for message in messages] for messages in conversations]
-        found = self._post("/v1/release/answers", {"version": version, "conversations": asked})
+        found = self._post("/v1/release/answers", {"version": version, "conversations": _dumped(conversations)})
         return ReplayReply(found["version"], found["serving"], [each.get("output") for each in found["answers"]])
+
+    def samples(
+        self, version: str, conversations: Sequence[Sequence[Message]], count: int, temperature: float
+    ) -> list[list[str]]:
+        """`count` answers to each conversation, drawn at a temperature without logging; [] to one that failed.
+
+        Raises NoGateway, or PerpetuneError if the version cannot be asked.
+        """
+        asked = {"conversations": _dumped(conversations), "n": count, "temperature": temperature}
+        found = self._post("/v1/release/answers", {"version": version, **asked})
+        return [list(map(str, each.get("outputs") or ())) for each in found["answers"]]
 
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         meant = {"task": self.task, **({"workspace": self.workspace} if self.workspace else {}), **body}
@@ -117,6 +128,24 @@ class GatewayClient:
         advice = _ADVICE.get(str(code) if code in _ADVICE else str(answer.status_code))
         kind = NoPrevious if code == "nothing_to_roll_back" else PerpetuneError
         return kind(f"the gateway refused ({answer.status_code}): {message}", where=self.url, do=advice)
+
+
+def batches(conversations: Sequence[tuple[Message, ...]], most: int = BATCH) -> Iterator[list[tuple[Message, ...]]]:
+    """The conversations in requests of a size that the gateway takes; the first is empty if there are none."""
+    batch: list[tuple[Message, ...]] = []
+    characters = 0
+    for messages in conversations:
+        size = sum(len(message.content) for message in messages)
+        if batch and (len(batch) == most or characters + size > BATCH_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(messages)
+        characters += size
+    yield batch
+
+
+def _dumped(conversations: Sequence[Sequence[Message]]) -> list[list[dict[str, Any]]]:
+    return [[message.model_dump(exclude_none=True) for message in messages] for messages in conversations]
 
 
 def gateway_of(workspace: Workspace) -> GatewayClient:

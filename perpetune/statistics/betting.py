@@ -20,7 +20,7 @@ GRID = 2000  # candidate means between -1 and 1: every thousandth
 
 def p_value_above(differences: Floats, bound: float, weights: Floats | None = None) -> float:
     """The one-sided p-value of "the (weighted) mean of values in [-1, 1] is above `bound`"; 1 if there are none."""
-    return float(np.exp(np.minimum(0.0, -_log_capital(differences, np.array([bound]), weights)))[0])
+    return float(np.exp(np.minimum(0.0, -log_capital(differences, np.array([bound]), weights)))[0])
 
 
 def mean_bounds(differences: Floats, alpha: float, weights: Floats | None = None) -> tuple[float, float]:
@@ -39,11 +39,11 @@ def equivalent_level(alpha: float) -> float:
 def _lower(differences: Floats, alpha: float, weights: Floats | None) -> float:
     """The largest mean that the values are shown to be above."""
     candidates = np.linspace(-1.0, 1.0, GRID + 1)[1:]
-    shown = candidates[_log_capital(differences, candidates, weights) > -math.log(alpha)]
+    shown = candidates[log_capital(differences, candidates, weights) > -math.log(alpha)]
     return float(shown[-1]) if shown.size else -1.0
 
 
-def _log_capital(differences: Floats, bounds: Floats, weights: Floats | None) -> Floats:
+def log_capital(differences: Floats, bounds: Floats, weights: Floats | None) -> Floats:
     """The logarithm of the final capital against each bound; a row's stake is in proportion to its weight."""
     shares = np.ones_like(differences) if weights is None or not weights.size else weights / weights.max()
     rows, counts = np.unique(np.column_stack([differences, shares]), axis=0, return_counts=True)

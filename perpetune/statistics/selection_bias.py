@@ -3,7 +3,7 @@
 The bias is the mean score of the labelled requests minus that of all. Labels are ignorable (missing at random, Rubin,
 Biometrika 1976;63:581) if it is 0. It is shown to be small by equivalence, not by the lack of a difference: both ends of
 the interval at 1 - 2 x level lie within the tolerance (two one-sided tests; Schuirmann, J Pharmacokinet Biopharm
-1987;15:657).
+1987;15:657). Means of few or skewed scores are bounded by betting (see mean_difference), so that the level holds for them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,16 @@ from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import skew
+
+from perpetune.statistics.estimate import Floats
+from perpetune.statistics.mean_difference import LARGE, Sample, difference_bounds
 
 SHRUNK_BY = 10.0  # labels of the mean score that are added to those of each answer
-LEAST = 20  # rows on each side of a comparison, without which a normal approximation says nothing
+LEAST = 20  # rows on each side of a comparison, with fewer nothing is said
+SKEWED = (
+    25.0  # a mean of n values is about normal if n is above this times their squared skewness (Cochran 1977, page 42)
+)
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,8 @@ def bias_by_lot(unasked: Sequence[float], by_lot: Sequence[tuple[float, float]],
     if min(len(unasked), len(by_lot)) < LEAST:
         return None
     scores, weights = np.array(by_lot, dtype=float).T
-    mean = float(np.average(scores, weights=weights))
-    # Linearised variance of a ratio of sums.
-    lot_variance = float((weights**2 * (scores - mean) ** 2).sum() / weights.sum() ** 2)
-    return _interval(
-        float(np.mean(unasked)) - mean, _variance_of_mean(unasked) + max(lot_variance, _floor(len(by_lot))), level
-    )
+    ours, theirs = Sample(np.array(unasked, dtype=float)), Sample(scores, weights)
+    return Bias(ours.mean - theirs.mean, *difference_bounds(ours, theirs, level))
 
 
 def bias_by_confidence(
@@ -55,14 +58,14 @@ def bias_by_confidence(
     """The bias that explains how the confidence (0 to 1) of labelled requests differs from that of unlabelled ones.
 
     `known` are (confidence, score) pairs of labelled requests. If labelling depends on the score, confidence differs by
-    the bias times the slope of confidence on score, which that dependence leaves as it is. None if too few are known, or if
-    confidence says nothing about the score: then no difference shows nothing.
+    the bias times the slope of confidence on score, which that dependence leaves as it is. None if too few are known for a
+    normal approximation of that ratio, or if confidence says nothing about the score: then no difference shows nothing.
     """
-    if min(len(labelled), len(unlabelled), len(known)) < LEAST:
+    if min(len(labelled), len(unlabelled), len(known)) < LEAST or not (_is_normal(labelled) and _is_normal(unlabelled)):
         return None
     confidence, scores = np.array(known, dtype=float).T
     spread = float(((scores - scores.mean()) ** 2).sum())
-    if spread == 0:
+    if spread < LARGE:
         return None
     slope = float(((scores - scores.mean()) * confidence).sum()) / spread
     residuals = confidence - confidence.mean() - slope * (scores - scores.mean())
@@ -87,19 +90,31 @@ def bias_by_answers(labelled: Sequence[tuple[str, float]], unlabelled: Sequence[
         scores.setdefault(answer, []).append(score)
     mean = sum(score for _, score in labelled) / len(labelled)
     expected = {answer: (sum(some) + SHRUNK_BY * mean) / (len(some) + SHRUNK_BY) for answer, some in scores.items()}
-    ours = [expected[answer] for answer, _ in labelled]
-    theirs = [expected.get(answer, mean) for answer in unlabelled]
+    ours = Sample(np.array([expected[answer] for answer, _ in labelled]))
+    theirs = Sample(np.array([expected.get(answer, mean) for answer in unlabelled]))
     ratio = len(unlabelled) / (len(labelled) + len(unlabelled))
-    variance = float(np.var(ours)) / len(ours) + float(np.var(theirs)) / len(theirs)
-    return _interval(ratio * (float(np.mean(ours)) - float(np.mean(theirs))), ratio**2 * variance, level)
+    low, high = difference_bounds(ours, theirs, level)
+    return Bias(ratio * (ours.mean - theirs.mean), ratio * low, ratio * high)
 
 
 def pooled(one: Bias, other: Bias, level: float) -> Bias:
-    """Two estimates of the same bias as one, each with the inverse of its variance (both at this level)."""
+    """Two estimates of the same bias as one, each with the inverse of its variance (both at this level).
+
+    An interval by betting is wider than a normal one of its variance, so that it counts less.
+    """
     variances = [((each.high - each.low) / 2 / NormalDist().inv_cdf(1 - level)) ** 2 for each in (one, other)]
     weights = [1 / variance for variance in variances]
     estimate = (weights[0] * one.estimate + weights[1] * other.estimate) / sum(weights)
     return _interval(estimate, 1 / sum(weights), level)
+
+
+def _is_normal(values: Sequence[float]) -> bool:
+    """Whether the mean of the values is about normally distributed."""
+    return len(values) > SKEWED * _skewness(np.array(values, dtype=float)) ** 2
+
+
+def _skewness(values: Floats) -> float:
+    return 0.0 if np.ptp(values) == 0 else float(skew(values))
 
 
 def _variance_of_mean(values: Sequence[float]) -> float:

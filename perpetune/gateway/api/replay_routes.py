@@ -1,4 +1,7 @@
-"""Path of the release API that asks a loaded version, as before a rollback. What it answers is not logged as traffic."""
+"""Path of the release API that asks a loaded version, as before a rollback, or for samples of its answers.
+
+What it answers is not logged as traffic.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,28 @@ from perpetune.model.release import Release
 from perpetune.records import Message
 
 MOST_CONVERSATIONS = 64
+MOST_SAMPLES = 20
 _MAX_CONCURRENT = 2  # leaves capacity for user requests
 PREVIOUS = "previous"
 
 
 class AnswersRequest(CheckRequest):
-    """`version`: a loaded version, or "previous". `conversations`: messages, as of a request."""
+    """`version`: a loaded version, or "previous". `conversations`: messages, as of a request.
+
+    `n` answers are drawn of each at a `temperature`; without them it is one, the likeliest.
+    """
 
     version: str = PREVIOUS
     conversations: Annotated[list[tuple[Message, ...]], Field(max_length=MOST_CONVERSATIONS)]
+    n: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] = 1
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
 
 
 class ReplayedAnswer(BaseModel):
-    """The answer, or the error that the version failed with."""
+    """The answer, or the error that the version failed with. `outputs` are all answers, if several were asked for."""
 
     output: str | None = None
+    outputs: list[str] = []
     error: str | None = None
 
 
@@ -65,24 +75,26 @@ def add_replay_path(
             raise ApiError(409, "There is no previous version.", code="no_previous")
         try:
             with follower.using(version) as routed:
-                given = await _answers(engine, routed.release, request.conversations, max_new_tokens)
+                generation = GenerationConfig(max_new_tokens, n=request.n, temperature=request.temperature)
+                given = await _answers(engine, routed.release, request.conversations, generation)
         except UnknownVersion:
             raise ApiError(404, f"Version {version} is not loaded.", param="version", code="not_loaded") from None
         return AnswersReply(version=version, serving=follower.state.serving, answers=given)
 
 
 async def _answers(
-    engine: Engine, release: Release, conversations: Sequence[tuple[Message, ...]], max_new_tokens: int
+    engine: Engine, release: Release, conversations: Sequence[tuple[Message, ...]], asked: GenerationConfig
 ) -> list[ReplayedAnswer]:
-    generation = constrained(GenerationConfig(max_new_tokens), release).capped(release.max_new_tokens)
+    generation = constrained(asked, release).capped(release.max_new_tokens)
     concurrency = asyncio.Semaphore(_MAX_CONCURRENT)
 
     async def answer(messages: tuple[Message, ...]) -> ReplayedAnswer:
         async with concurrency:
             while True:
                 try:
-                    (given,) = await engine.answer(release.version, release.conversation(messages), generation)
-                    return ReplayedAnswer(output=given.text)
+                    given = await engine.answer(release.version, release.conversation(messages), generation)
+                    outputs = [each.text for each in given]
+                    return ReplayedAnswer(output=outputs[0], outputs=outputs if asked.n > 1 else [])
                 except Overloaded as busy:
                     await asyncio.sleep(busy.retry_after)
                 except Exception as fault:  # that it fails is an answer, too

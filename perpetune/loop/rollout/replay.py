@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
@@ -14,14 +14,13 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_rule import ANY_LABEL
 from perpetune.prediction_log.queries import newly_labelled, recent_predictions
 from perpetune.records import Message, Prediction
-from perpetune.runtime.gateway_client import GatewayClient, gateway_of
+from perpetune.runtime.gateway_client import GatewayClient, batches, gateway_of
 from perpetune.statistics.paired import compare
 from perpetune.workspace import Workspace
 
 MOST_ROWS = 200  # newest labelled inputs, each of which the gateway's engine has to answer
 MOST_ROWS_BY_HAND = 50  # fewer, because a rollback by hand is urgent
 PREVIOUS = "previous"
-BATCH, BATCH_CHARACTERS = 16, 16_000  # of one request: a gateway takes as much of a user
 CONFIDENCE, SAMPLES, SEED = 0.95, 2000, 0
 
 Scorer = Callable[[str, str], float]
@@ -38,7 +37,7 @@ def replay(gateway: GatewayClient, version: str, labelled: Sequence[Prediction],
     if not rows:
         raise PerpetuneError("no answer of the champion is labelled")
     outputs: list[str | None] = []
-    for batch in _batches([_messages(row) for row in rows]):
+    for batch in batches([_messages(row) for row in rows]):
         outputs += gateway.answers(version, batch).outputs
     theirs = [score(str(row.label), row.output) for row in rows]
     ours = [0.0 if output is None else score(str(row.label), output) for row, output in zip(rows, outputs, strict=True)]
@@ -92,19 +91,6 @@ def _newest_labelled(workspace: Workspace) -> list[Prediction]:
         return newly_labelled(log, task, version, 0, newest=MOST_ROWS_BY_HAND, unasked=unasked)[0]
     finally:
         log.dispose()
-
-
-def _batches(conversations: Sequence[tuple[Message, ...]]) -> Iterator[list[tuple[Message, ...]]]:
-    batch: list[tuple[Message, ...]] = []
-    characters = 0
-    for messages in conversations:
-        size = sum(len(message.content) for message in messages)
-        if batch and (len(batch) == BATCH or characters + size > BATCH_CHARACTERS):
-            yield batch
-            batch, characters = [], 0
-        batch.append(messages)
-        characters += size
-    yield batch
 
 
 def _messages(row: Prediction) -> tuple[Message, ...]:

@@ -15,6 +15,7 @@ from perpetune.loop.run_context import git_commit, log_decision, params_digest
 from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.loop.watch.decay_check import DecayCheck, LabelledRows, check_decay
 from perpetune.loop.watch.drift_check import check_drift, drift_state
+from perpetune.loop.watch.estimates import estimates
 from perpetune.loop.watch.first_refresh import first_refresh_evidence
 from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot, lot_has_come
 from perpetune.loop.watch.reference import (
@@ -28,10 +29,11 @@ from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.monitoring.detector_state import DETECTOR, LOTS, DetectorState, from_text, to_text
 from perpetune.monitoring.drift_state import DRIFT, DriftState
 from perpetune.monitoring.drift_state import to_text as drift_text
-from perpetune.monitoring.estimated_accuracy import ScoredRow, estimate_score
+from perpetune.monitoring.estimated_accuracy import ScoredRow
 from perpetune.monitoring.independent import independent
 from perpetune.monitoring.window import Window
 from perpetune.policy.decision.record import Decision, Ids, record
+from perpetune.policy.estimated_accuracy import EstimatedFall, estimate_line, most_trusted
 from perpetune.policy.first_refresh import should_tune_first_version
 from perpetune.policy.ignorable import Ignorability
 from perpetune.policy.label_requests import decide_without_labels
@@ -138,8 +140,11 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         scoring_of(task.kind, task.output_schema).score,
     )
     report = folder / REPORT
-    drift_before = drift_state(champion)
-    drift, drift_after = check_drift(workspace, champion, window, drift_before, report, datetime.now(UTC))
+    drift_before, now = drift_state(champion), datetime.now(UTC)
+    estimated = estimates(workspace, champion, window, reference, _scored(traffic, window), now)
+    trusted = most_trusted(estimated.found)
+    lines = (*map(estimate_line, estimated.found), *estimated.notes)
+    drift, drift_after = check_drift(workspace, champion, window, drift_before, report, now, lines)
     log_file(run, report)
     report.unlink()  # MLflow has it, 1.6 MB an hour
     decay_check = check_decay(traffic.labelled, window, reference, before, params)
@@ -153,7 +158,8 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         minutes_since_refresh=refreshes.minutes_since,
         unsuccessful_refreshes=refreshes.failures,
         device_hours=refreshes.device_hours,
-        estimate=estimate_score(traffic.recent, reference, _scored(traffic, window), params),
+        estimate=trusted,
+        other_estimates={each.method: each for each in estimated.found if each is not trusted},
         labelled_in_window=sum(traffic.judges(row) for row in traffic.recent),
         labels_since_refresh=None if refreshes.labels is None else traffic.labels - refreshes.labels,
         metric=_metric(workspace),
@@ -164,7 +170,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         labels_of_change=refreshes.labels_of_change,
     )
     verdict = should_retrain(evidence, params, workspace.params.refresh)
-    verdict = replace(verdict, reasons=(*verdict.reasons, *traffic.unasked.sentences()))
+    verdict = replace(verdict, reasons=(*verdict.reasons, *traffic.unasked.sentences(), *estimated.notes))
     early = _rollback_evidence(workspace, champion, decay_check, verdict, traffic, window, folder)
     rollback = should_roll_back(early) if early else None
     if rollback:
@@ -370,6 +376,8 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
         if evidence.estimate.error is not None:
             metrics["window/estimate_error"] = evidence.estimate.error.error
             metrics["window/corrected_score"] = evidence.estimate.error.corrected.mean
+        for each in (evidence.estimate, *evidence.other_estimates.values()):
+            metrics |= _estimate_metrics(each)
     if evidence.decay is not None:
         decay = evidence.decay
         metrics |= {
@@ -385,3 +393,13 @@ def _metrics(evidence: RetrainEvidence, rows: int) -> dict[str, float]:
             "decay/evidence": decay.evidence,
         }
     return metrics
+
+
+def _estimate_metrics(estimate: EstimatedFall) -> dict[str, float]:
+    """As estimate/judge/score, with its error and the interval of that if labels tell it."""
+    found = {"score": estimate.window.mean, "rows": float(estimate.window.rows)}
+    if estimate.error is not None:
+        error = estimate.error
+        found |= {"error": error.error, "error_low": error.interval.low, "error_high": error.interval.high}
+        found |= {"labels": float(error.labels)}
+    return {f"estimate/{estimate.method}/{name}": value for name, value in found.items()}

@@ -26,18 +26,24 @@ SEVERAL = 1.5  # windows in a week, from which its requests are tested beside th
 
 
 def check_drift(
-    workspace: Workspace, champion: Version, window: Window, before: DriftState, html: Path, now: datetime
+    workspace: Workspace,
+    champion: Version,
+    window: Window,
+    before: DriftState,
+    html: Path,
+    now: datetime,
+    notes: Sequence[str] = (),
 ) -> tuple[DriftEvidence, DriftState]:
-    """Test the window's traffic if it is time, and write the report; else repeat what the last test found."""
+    """Test the window's traffic if it is time, and write the report with the notes; else repeat what the last test found."""
     params = workspace.params.watch
     level = level_of_test(before, now, params.drift_alarms_per_year, _new_rows(window, before), params.min_rows)
     if level is None:
         assert before.last is not None, "the first test waits for nothing"
-        draw_report(window, params, html, before.last)
+        draw_report(window, params, html, before.last, notes)
         return before.last, before
     spans = _spans(workspace, champion, window, now)
     with_texts = workspace.params.log.retention_days is None  # a report stays when requests are deleted
-    found = drift_report(window, params, html, spans=spans, level=level, now=now, with_texts=with_texts)
+    found = drift_report(window, params, html, spans=spans, level=level, now=now, with_texts=with_texts, notes=notes)
     return found, after_test(before, now, params.drift_alarms_per_year, level, found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 from gateways import Gateway
 
-from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded
+from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Unsupported
 from perpetune.engines.remote_engine import RemoteEngine, remote_answers
 from perpetune.errors import PerpetuneError
 from perpetune.generation.parameters import Delta, GenerationConfig
 from perpetune.model.release import Release
 from perpetune.params import RemoteModel
+from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Message
 from perpetune.testing.fake_engine import FakeEngine
 from perpetune.testing.fake_registry import FakeSource
@@ -155,3 +157,80 @@ def test_an_overflow_there_is_an_overflow_here(
     reply = gateway.ask("where is my parcel", stream=stream)
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "context_length_exceeded")
     assert reply.json()["error"]["message"] == f"{error['message']} The prompt is too long."
+
+
+def with_log_probabilities(*values: float | None) -> Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]:
+    """A server that gives the log-probabilities of tokens to whoever asks for them."""
+    content: list[dict[str, Any]] = [
+        {"token": "fine", "logprob": value, "bytes": None, "top_logprobs": []} for value in values
+    ]
+
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": "fine" * len(values)},
+            "finish_reason": "stop",
+        }
+        given = {"logprobs": {"content": content}} if body.get("logprobs") else {}
+        return 200, {"choices": [{**choice, **given}], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
+
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("values", "likelihood"),
+    [((-0.2, -0.4), math.exp(-0.3)), ((0.0,), 1.0), ((), None), ((-0.2, None), None), ((-9999.0,), 0.0)],
+)
+def test_the_likelihood_of_a_text_is_that_of_its_tokens(
+    json_server: Callable[[Reply], str], remote: Remote, values: tuple[float | None, ...], likelihood: float | None
+) -> None:
+    [answer] = remote_answers(remote(json_server(with_log_probabilities(*values))), [ASKED], 8, None)
+    assert answer.likelihood == (None if likelihood is None else pytest.approx(likelihood))
+    assert answer.logprobs is None, "they were not asked for"
+    [label] = remote_answers(remote(json_server(with_log_probabilities(-0.2)), ("fine",)), [ASKED], 8, None)
+    assert label.likelihood is None, "of a label it is none"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "unsupported parameter", "param": "logprobs"},
+        {"message": "Logprobs is not enabled for this model.", "param": None},
+    ],
+)
+def test_a_model_without_log_probabilities_answers_all_the_same(
+    json_server: Callable[[Reply], str], remote: Remote, error: dict[str, Any]
+) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        bodies.append(body)
+        return (400, {"error": error}) if "logprobs" in body else with_log_probabilities()(body)
+
+    async def run() -> None:
+        engine = RemoteEngine()
+        await engine.load(remote(json_server(reply)))
+        for _ in range(2):
+            [answer] = await engine.answer("9", ASKED, SHORT)
+            assert answer.likelihood is None
+        with pytest.raises(Unsupported, match="rejects the request"):
+            await engine.answer("9", ASKED, replace(SHORT, top_logprobs=2))
+        await engine.close()
+
+    asyncio.run(run())
+    assert ["logprobs" in body for body in bodies] == [True, False, False, True], (
+        "it is asked once, or if a client asks"
+    )
+
+
+def test_the_likelihood_of_remote_answers_is_in_the_prediction_log_and_not_in_the_reply(
+    start: Start, remote: Remote
+) -> None:
+    """The remote model is another gateway, in process and streamed."""
+    far = start(FakeEngine(lambda _, messages: f"you said {messages[-1].content}"))
+    there = remote(far.url)
+    gateway = start(RemoteEngine(), source=FakeSource([there], champion="9"))
+    for stream in (False, True):
+        assert '"logprobs":{' not in gateway.ask("hello", stream=stream).text.replace(" ", "")
+    logged = recent_predictions(gateway.log, "reviews", limit=None)
+    assert [row.likelihood for row in logged if row.version == "9"] == [pytest.approx(0.5)] * 2

@@ -278,6 +278,35 @@ def test_log_probabilities_name_the_tokens_of_the_base_and_leave_out_the_last(
     )
 
 
+def test_the_likelihood_is_known_without_being_asked_for(params: ServeParams, adapter: Make) -> None:
+    """Without the token that ends the answer, as in process; the client gets no log-probabilities."""
+    scores = {
+        "tokens": ["token_id:104", "token_id:105", "token_id:0"],
+        "token_logprobs": [-0.5, -0.25, -3.0],
+        "top_logprobs": [{"token_id:104": -0.5}, {"token_id:105": -0.25}, {"token_id:0": -3.0}],
+    }
+    vllm = FakeVllm(reply=saying(choice("hi", logprobs=scores)))
+    [answer] = answered(vllm, params, adapter(), GenerationConfig(8))
+    assert answer.likelihood == pytest.approx(math.exp(-0.375)) and answer.logprobs is None
+    assert vllm.asked("/v1/completions")[0]["logprobs"] == 0
+
+
+def test_the_likelihood_of_a_streamed_answer_is_of_all_its_chunks(params: ServeParams, adapter: Make) -> None:
+    def scored(token: int, logprob: float) -> dict[str, object]:
+        named = f"token_id:{token}"
+        return {"tokens": [named], "token_logprobs": [logprob], "top_logprobs": [{named: logprob}]}
+
+    chunks: list[dict[str, object]] = [
+        {"index": 0, "text": "h", "finish_reason": None, "logprobs": scored(104, -0.5)},
+        {"index": 0, "text": "i", "finish_reason": "stop", "logprobs": scored(105, -0.1)},
+    ]
+    deltas: list[Delta] = []
+    vllm = FakeVllm(reply=streaming(*({"choices": [each]} for each in chunks), USAGE))
+    [answer] = answered(vllm, params, adapter(), GenerationConfig(8), deltas)
+    assert answer.likelihood == pytest.approx(math.exp(-0.3))
+    assert [(delta.text, delta.logprobs) for delta in deltas] == [("h", None), ("i", None)]
+
+
 def test_a_server_of_another_base_is_refused(params: ServeParams, adapter: Make) -> None:
     class Other(CharacterChat):
         def plain(self, text: str) -> list[int]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 
 from perpetune.evaluation.latency import LatencyPair, cost_ratio, measure_interleaved, slowdown
@@ -53,3 +54,38 @@ def test_a_pause_of_the_machine_is_not_held_against_the_one_whom_it_met() -> Non
 
     latencies = measure_interleaved(lambda _: time.sleep(0.002), paused, 10, 10)
     assert max(latencies.ours) < 0.1, "four of ten requests were paused the first time"
+
+
+def repeated(rng: np.random.Generator, rows: int, times: int, slower: float) -> LatencyPair:
+    """Rows of which each takes its own time, and for us `slower` times as long up to a factor of the row's own."""
+    theirs = rng.lognormal(0, 0.3, rows)
+    ours = slower * theirs * rng.lognormal(0, 0.4, rows)
+    noise = rng.lognormal(0, 0.02, (2, times, rows))
+    return LatencyPair(tuple((theirs * noise[0]).ravel()), tuple((ours * noise[1]).ravel()), rows)
+
+
+def test_asking_the_same_rows_again_leaves_as_much_doubt(params: EvaluateParams) -> None:
+    rng = np.random.default_rng(3)
+    once = repeated(rng, 12, 1, 2.0)
+    often = LatencyPair(once.theirs * 25, once.ours * 25, 12)
+    for measure in (slowdown, cost_ratio):
+        first, again = measure(once, params), measure(often, params)
+        assert again.n == 12 and again.high - again.low == pytest.approx(first.high - first.low, rel=0.05)
+
+
+def test_a_row_that_was_asked_once_more_than_others_is_counted(params: EvaluateParams) -> None:
+    """Seven requests of three rows: the first one was asked three times."""
+    found = cost_ratio(LatencyPair((1.0,) * 7, (2.0, 3.0, 4.0, 2.0, 3.0, 4.0, 2.0), 3), params)
+    assert found.value == pytest.approx(20 / 7) and (found.low, found.high) == (2.0, 4.0)
+
+
+@pytest.mark.slow
+def test_the_interval_covers_the_ratio_although_rows_were_repeated(params: EvaluateParams) -> None:
+    """The ratio of mean seconds of all such rows; an interval over requests, as if each were of its own row, seldom does."""
+    rng, fewer = np.random.default_rng(4), params.model_copy(update={"bootstrap_samples": 400})
+    true = 2.0 * np.exp(0.4**2 / 2)
+    measured = [repeated(rng, 20, 5, 2.0) for _ in range(300)]
+    by_row = [cost_ratio(each, fewer) for each in measured]
+    by_request = [cost_ratio(LatencyPair(each.theirs, each.ours, len(each.ours)), fewer) for each in measured]
+    assert np.mean([each.low <= true <= each.high for each in by_row]) >= 0.9
+    assert np.mean([each.low <= true <= each.high for each in by_request]) <= 0.7

@@ -96,3 +96,35 @@ def test_without_unasked_labels_there_is_nothing_to_say() -> None:
 def test_labels_of_young_requests_wait() -> None:
     rows = [SelectionRow(0.5, 1.0, unasked=True, settled=False), SelectionRow(0.5, None, unasked=False, settled=False)]
     assert ignorable(rows, MARGIN, "test").reason == "more labels of the same time may come"
+
+
+def answered(rng: np.random.Generator, rows: int, rates: dict[str, float]) -> list[SelectionRow]:
+    """Two predicted labels, one right in 95% and one in 65%, each labelled unasked at its own rate; confidence knows nothing
+    of which label it is.
+    """
+    found = []
+    for answer in rng.choice(["refund", "other"], rows):
+        right = rng.random() < (0.95 if answer == "refund" else 0.65)
+        sure = float(rng.beta(8, 1.2) if right else rng.beta(3, 2))
+        came = bool(rng.random() < rates[answer])
+        found.append(SelectionRow(sure, float(right) if came else None, unasked=came, answer=str(answer)))
+    return found
+
+
+def test_labels_of_other_answers_than_the_rest_decide_nothing() -> None:
+    """A team labels what was answered "refund": sure answers of each kind are labelled as often as doubtful ones."""
+    found = ignorable(answered(np.random.default_rng(5), 4000, {"refund": 0.6, "other": 0.2}), MARGIN, "test")
+    assert not found.decides and found.reason.startswith("they are of other answers than the rest")
+    assert found.bias is not None and found.bias.low > 0.025, "right in 87% instead of 80%"
+
+
+def test_labels_of_all_answers_alike_are_not_refused_for_their_answers() -> None:
+    found = ignorable(answered(np.random.default_rng(6), 12_000, {"refund": 0.5, "other": 0.5}), MARGIN, "test")
+    assert found.decides and "by confidence" in found.reason
+
+
+def test_lot_and_confidence_together_may_show_what_neither_does_alone() -> None:
+    rng = np.random.default_rng(8)
+    found = [ignorable(simulated(rng, 9000, 0.25, 0.25, lot=0.1), MARGIN, "test") for _ in range(20)]
+    both = [each for each in found if each.reason.startswith("they are like the others, by lot and by confidence")]
+    assert both and all(each.decides and each.bias is not None and each.bias.within(MARGIN / 2) for each in both)

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import to_jsonable_python
 
 from perpetune.params import WatchParams, load_params
-from perpetune.policy.estimated_accuracy import EstimatedFall, EstimateError, estimate_sentences
+from perpetune.policy.estimated_accuracy import (
+    EstimatedFall,
+    EstimateError,
+    estimate_line,
+    estimate_sentences,
+    estimates_in,
+    most_trusted,
+)
 from perpetune.policy.label_requests import decide_without_labels, label_decision
 from perpetune.policy.retraining import DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
@@ -59,13 +68,43 @@ def test_the_reason_names_every_number() -> None:
     assert "a fall of 20.0 points (98% interval 15.0 to 25.0)" in first
 
 
-@pytest.mark.parametrize("error", [None, 0.4, -0.4])
-def test_an_estimate_that_labels_have_not_borne_out_asks_for_labels_instead_of_retraining(error: float | None) -> None:
-    """The estimate that said 78 when labels said 38."""
-    wrong = fallen(0.15, error)
-    decision = label_decision(3, wrong, drift(True, False), rules("retrain"))
+def test_an_estimate_that_labels_have_not_borne_out_asks_for_labels_instead_of_retraining() -> None:
+    decision = label_decision(3, fallen(0.15, None), drift(True, False), rules("retrain"))
     assert decision.step == "ask" and "labels have not shown it to be right" in decision.reasons[1]
     assert label_decision(3, fallen(0.15), drift(True, False), rules("retrain")).step == "retrain"
+
+
+@pytest.mark.parametrize("error", [0.4, -0.4])
+@pytest.mark.parametrize("low", [0.15, -0.1])
+def test_an_estimate_that_labels_have_shown_to_be_wrong_decides_nothing(error: float, low: float) -> None:
+    """The one that said 78 when labels said 38: as if there was none, whether it has fallen or not."""
+    found = [label_decision(3, fallen(low, error), drift(True, False), rules(step)) for step in ("ask", "retrain")]
+    assert [each.step for each in found] == ["ask", "ask"]
+    assert "decides nothing" in found[0].reasons[0]
+    assert label_decision(3, fallen(low, error), drift(False, False), rules("retrain")).step == "nothing"
+
+
+def test_the_estimate_whose_error_labels_bound_best_decides_whatever_it_says() -> None:
+    known, unknown, wrong = fallen(-0.1, 0.01), fallen(0.3, None), fallen(0.3, 0.4)
+    assert most_trusted([unknown, wrong, known]) is known and most_trusted([unknown, wrong]) is wrong
+    assert most_trusted([unknown, fallen(0.1, None)]) is unknown and most_trusted([]) is None
+
+
+def test_all_estimates_of_a_record_are_shown_in_a_line_each() -> None:
+    """As it is read from a decision record, with what labels said."""
+    measured = EstimateError(0.4, Interval(0.33, 0.47), 200, Score(0.3, Interval(0.2, 0.4), 300), 0.78, 0.38)
+    judge = replace(fallen(0.15, 0.4), method="judge", error=measured, unreadable=2)
+    found = estimates_in(to_jsonable_python({"estimate": fallen(0.15, None), "other_estimates": {"judge": judge}}))
+    assert found == [fallen(0.15, None), judge]
+    assert [estimate_line(each) for each in found] == [
+        "confidence 70.0 (n=300); too few labels to say how wrong it is",
+        "judge 70.0 (n=300); said 78.0 on the last 200 labels, which said 38.0: off by 40.0 points, decides nothing",
+    ]
+    told, blind = estimate_sentences(judge)
+    assert "on the last 200 labels it said 78.0 and labels said 38.0: 40.0 points too high" in told
+    assert "more than the margin of 5.0 points, so that it decides nothing" in told
+    assert "2 replies have no readable score" in told and "A judge is a model too" in blind
+    assert estimates_in({"estimate": {"window": 3}}) == [] == estimates_in({})
 
 
 def test_an_estimate_is_shown_with_its_error_on_labels_and_what_it_does_not_see() -> None:

@@ -93,6 +93,18 @@ def test_a_loaded_version_is_asked_without_a_row_in_the_log(start: Start) -> Non
     assert (none.status_code, none.json()["error"]["code"]) == (409, "no_previous")
 
 
+def test_samples_of_answers_are_drawn_at_a_temperature(start: Start) -> None:
+    gateway = start(FakeEngine(lambda version, messages: f"{version}: {messages[-1].content}"))
+    asked = {"version": "1", "conversations": [[{"role": "user", "content": "one"}]], "n": 3, "temperature": 0.7}
+    reply = gateway.post("/v1/release/answers", asked).json()
+    assert reply["answers"] == [{"output": "1: one", "outputs": ["1: one"] * 3, "error": None}]
+    version, generation = gateway.engine.asked[-1]
+    assert (version, generation.n, generation.temperature) == ("1", 3, 0.7)
+    assert recent_predictions(gateway.log, "reviews", limit=None) == []
+    for wrong in ({"n": 0}, {"n": 100}, {"temperature": -1}):
+        assert gateway.post("/v1/release/answers", asked | wrong).status_code in (400, 422)
+
+
 def test_ten_swaps_and_two_rollbacks_under_load_fail_no_request(start: Start, release: Make) -> None:
     engine = FakeEngine(seconds=0.002)
     source = FakeSource([release(str(number)) for number in range(1, 12)], champion="1")

@@ -1,0 +1,126 @@
+"""The difference of the means of two independent samples of scores in [0, 1], at a level that holds for skewed scores.
+
+By betting on both means at once: for each value m of the second mean, capital is staked on "the first mean is above
+m + bound" and on "the second mean is below m". At the true m the product of the two is expected to be 1 at most if the
+difference is not above the bound; so the smallest product over all m is too, and its inverse is a p-value (Waudby-Smith &
+Ramdas, Estimating means of bounded random variables by betting, JRSS-B 86 (2024); Markov's inequality). It needs about
+twice as many rows as a t test, which at n = 50 claims what is not so if a few scores are far from the others.
+
+If both samples are large, a normal interval does. Its level is wrong by about skewness / sqrt(n) times 0.03 (the first term
+of Edgeworth's expansion, one-sided at 5%), and the skewness of scores in [0, 1] is at most the inverse of their standard
+deviation: with a sum of squared deviations of `LARGE` the error is at most 0.6%.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import exp, log, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from perpetune.statistics.betting import log_capital
+from perpetune.statistics.estimate import Floats
+
+LARGE = 25.0
+GRID = 500  # values of a mean that are tried: bounds are rounded outwards to steps of 0.002
+SMALLEST = 1e-9  # in place of 0, below which no mean lies
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Scores in [0, 1], and what each counts in their mean; without weights all count alike."""
+
+    scores: Floats
+    weights: Floats | None = None
+
+    @property
+    def mean(self) -> float:
+        return float(np.average(self.scores, weights=self.weights))
+
+    @property
+    def spread(self) -> float:
+        """The sum of squared deviations from the mean, of weights that are at most 1."""
+        shares = 1.0 if self.weights is None else self.weights / self.weights.max()
+        return float(((shares * (self.scores - self.mean)) ** 2).sum())
+
+    @property
+    def variance(self) -> float:
+        """Of the mean: the linearised variance of a ratio of sums if there are weights."""
+        total = len(self.scores) if self.weights is None else float((self.weights / self.weights.max()).sum())
+        return self.spread / total**2
+
+    def flipped(self) -> Sample:
+        return Sample(1.0 - self.scores, self.weights)
+
+
+def difference_bounds(first: Sample, second: Sample, level: float) -> tuple[float, float]:
+    """Bounds of first mean minus second mean, each one-sided at `level`."""
+    if min(first.spread, second.spread) >= LARGE:
+        difference, half = first.mean - second.mean, _half_width(first, second, level)
+        return difference - half, difference + half
+    return _lower(first, second, level), -_lower(second, first, level)
+
+
+def p_value_above(first: Sample, second: Sample, bound: float) -> float:
+    """The one-sided p-value of "first mean minus second mean is above `bound`", which is in [-1, 1]."""
+    if min(first.spread, second.spread) >= LARGE:
+        deviations = (first.mean - second.mean - bound) / sqrt(first.variance + second.variance)
+        return float(NormalDist().cdf(-deviations))
+    values = np.arange(GRID) / GRID
+    below = _log_below(second, values)
+    upper = (1.0 + np.arange(GRID)) / GRID + bound
+    possible = upper >= 0
+    if not possible.any():
+        return 0.0
+    evidence = (_log_above(first, upper[possible]) + below[possible]).min()
+    return exp(min(0.0, -float(evidence)))
+
+
+def mean_bounds(sample: Sample, level: float) -> tuple[float, float]:
+    """Bounds of the mean, each one-sided at `level`, by betting."""
+    return _lower_mean(sample, level), 1.0 - _lower_mean(sample.flipped(), level)
+
+
+def _half_width(first: Sample, second: Sample, level: float) -> float:
+    return NormalDist().inv_cdf(1 - level) * sqrt(first.variance + second.variance)
+
+
+def _lower_mean(sample: Sample, level: float) -> float:
+    """The largest step of the grid that the mean is shown to be above; 0 if none is."""
+    return _last_shown(lambda step: float(_log_above(sample, np.array([step / GRID]))[0]), level, 0) / GRID
+
+
+def _lower(first: Sample, second: Sample, level: float) -> float:
+    """The largest difference, in steps of the grid, that the means are shown to be more apart."""
+    above = _log_above(first, np.arange(GRID + 1) / GRID)
+    below = _log_below(second, np.arange(GRID) / GRID)
+
+    def evidence(step: int) -> float:
+        # The second mean may be anywhere between two steps: the weaker end of each counts.
+        ends = np.arange(GRID) + 1 + step
+        possible = ends >= 0
+        return float((above[np.minimum(ends[possible], GRID)] + below[possible]).min())
+
+    return _last_shown(evidence, level, -GRID) / GRID
+
+
+def _last_shown(evidence: Callable[[int], float], level: float, first: int) -> int:
+    """The last step whose log evidence, which falls with the step, is enough; `first` if none is. By bisection."""
+    low, high = first, GRID
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if evidence(middle) > -log(level) else (low, middle)
+    return low
+
+
+def _log_above(sample: Sample, bounds: Floats) -> Floats:
+    """The logarithm of the capital that is staked on "the mean is above the bound", for each bound."""
+    limits = np.clip(bounds, SMALLEST, 1.0)
+    return log_capital(2 * sample.scores - 1, 2 * limits - 1, sample.weights)
+
+
+def _log_below(sample: Sample, bounds: Floats) -> Floats:
+    """The same for "the mean is below the bound"."""
+    return _log_above(sample.flipped(), 1.0 - bounds)
