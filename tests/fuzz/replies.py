@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from hostile_requests import HostileRequest
 
-_DUE_SECONDS = 30.0
+_DUE_SECONDS = 60.0
 _ELSE_SECONDS = 0.25  # for a request that may never get an answer
 _ERROR = {"message", "type", "param", "code"}
 
