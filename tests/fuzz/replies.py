@@ -141,7 +141,8 @@ def _unasked(stream: _Kept, received: bytes, method: str) -> bytes:
 
 def _parsed(received: bytes, methods: Sequence[str]) -> list[Reply] | str:
     """The replies to these methods, or why the bytes are none."""
-    stream, replies = _Kept(received), []
+    stream = _Kept(received)
+    replies: list[Reply] = []
     while stream.tell() < len(received):
         method = methods[min(len(replies), len(methods) - 1)]
         reply = http.client.HTTPResponse(cast(Any, stream), method=method)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_killed_retention_goes_on(
             kept = _fill(log, prediction)
             checks = [_check() for _ in range(3)]
             for left in (OLD * 3 // 4, OLD // 4):
-                _killed_when(workspace, lambda left=left: _rows(log) < left + KEPT)
+                _killed_when(workspace, partial(_has_fewer, log, left + KEPT))
                 assert _rows(log) > KEPT, "the kill came too late to interrupt anything"
                 assert kept <= _ids(log)
             found = {each.name: each.count for each in prune(workspace, NOW, dry_run=False)}
@@ -142,6 +143,10 @@ def _killed_when(workspace: Workspace, due: Callable[[], bool]) -> None:
 def _rows(log: sqlalchemy.Engine, table: sqlalchemy.Table = predictions) -> int:
     with log.connect() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def _has_fewer(log: sqlalchemy.Engine, rows: int) -> bool:
+    return _rows(log) < rows
 
 
 def _ids(log: sqlalchemy.Engine) -> set[str]:
