@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test test-fast test-slow coverage check audit sbom docs bench lock vllm clients label-studio test-s3 test-clouds
+.PHONY: setup demo up test fuzz test-fast test-slow coverage check audit sbom docs bench lock vllm clients label-studio test-s3 test-clouds
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -110,6 +110,13 @@ test-slow: setup
 # The fast tests again, measured: Python's tracer takes half as long again, and slow ones run mostly in other processes.
 coverage: setup
 	nice -n 10 $(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow" --timeout 60 --cov --cov-report=term:skip-covered
+
+# Requests that nobody should send, half made by schemathesis from the gateway's own description and half hostile bytes,
+# with each database as the log. The tests run some of them.
+REQUESTS ?= 10000
+fuzz: setup
+	PYTHONPATH=$(CURDIR):tests/helpers nice -n 10 $(BIN)/python tests/fuzz/fuzz.py --requests $(REQUESTS)
+	PYTHONPATH=$(CURDIR):tests/helpers nice -n 10 $(BIN)/python tests/fuzz/fuzz.py --requests $(REQUESTS) --postgresql
 
 check: .venv/ready
 	$(BIN)/ruff check .

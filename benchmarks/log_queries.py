@@ -75,8 +75,8 @@ QUERIES = (
     Query("newest 300 of the champion (check)", lambda log: _recent(log, CHAMPION)),
     Query("newest 300 of an old version", lambda log: _recent(log, "3")),
     Query("newest 300 of a version that never answered", lambda log: _recent(log, "none")),
-    Query("newest 3,000 with how they were labelled (check)", lambda log: selection(log, TASK, CHAMPION, END)),
-    Query("newest 3,000 of all versions (status)", lambda log: selection(log, TASK, None, END), False),
+    Query("newest 60,000 with how they were labelled (check)", lambda log: selection(log, TASK, CHAMPION, END)),
+    Query("newest 60,000 of all versions (status)", lambda log: selection(log, TASK, None, END), False),
     Query("labels to admit (check)", lambda log: admit(log, TASK, CHAMPION, END)),
     Query("labels since the last check (check)", lambda log: newly_admitted(log, TASK, CHAMPION, _newest(log) - 50)),
     Query("5,000 labels before (check)", lambda log: newly_admitted(log, TASK, CHAMPION, 0, newest=5000)),
@@ -109,12 +109,12 @@ def _outcomes(log: Engine) -> object:
     return outcomes_of(log, TASK, CHAMPION, "champion", END - timedelta(days=2), 2000)
 
 
-def fill(log: Engine, rows: int) -> None:
-    """Fill an empty log with `rows` requests and what belongs to them."""
+def fill(log: Engine, rows: int, versions: int = VERSIONS, start: datetime = START) -> None:
+    """Fill an empty log with the `rows` requests of the year from `start`, and what belongs to them."""
     with writing(log) as connection:
         if log.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA cache_size = -2000000")
-        for statement in _statements(log.dialect.name, rows):
+        for statement in _statements(log.dialect.name, rows, versions, start):
             connection.execute(text(statement.replace(":", "\\:")))
     with log.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if log.dialect.name == "postgresql":  # what autovacuum does within minutes
@@ -122,18 +122,18 @@ def fill(log: Engine, rows: int) -> None:
     update_statistics(log)
 
 
-def _statements(dialect: str, rows: int) -> Sequence[str]:
+def _statements(dialect: str, rows: int, versions: int, start: datetime) -> Sequence[str]:
     """SQL that makes the rows: ids are spread over the index as random ones are, times run through the year."""
     if dialect == "sqlite":
         numbers = f"WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {rows})"
         source = "s"
         name = "printf('chatcmpl-%016x', (n * 1103515245 + 12345) & 281474976710655)"
-        when = f"strftime('%Y-%m-%d %H:%M:%f000', {START.timestamp()} + {YEAR} * (n / {rows}.0), 'unixepoch')"
+        when = f"strftime('%Y-%m-%d %H:%M:%f000', {start.timestamp()} + {YEAR} * (n / {rows}.0), 'unixepoch')"
     else:
         numbers, source = "", f"generate_series(1, {rows}) AS s(n)"
         name = "'chatcmpl-' || md5(n::text)"
-        when = f"to_timestamp({START.timestamp()} + {YEAR} * (n / {rows}.0))"
-    version = f"CAST((n - 1) * CAST({VERSIONS} AS BIGINT) / {rows} + 1 AS TEXT)"
+        when = f"to_timestamp({start.timestamp()} + {YEAR} * (n / {rows}.0))"
+    version = f"CAST((n - 1) * CAST({versions} AS BIGINT) / {rows} + 1 AS TEXT)"
     asked = (
         '[{"role": "user", "content": "an input of usual length, which is about a hundred characters long, and no. "}]'
     )
@@ -215,13 +215,13 @@ def main() -> None:
             log = open_log(asked.url or f"sqlite:///{Path(folder) / 'predictions.db'}")
             try:
                 if asked.url:
-                    _require_empty(log, asked.url)
+                    require_empty(log, asked.url)
                 start = time.monotonic()
                 fill(log, rows)
                 print(f"{rows:,} requests were made in {time.monotonic() - start:.0f} s", flush=True)
                 timed += measure(log, rows)
                 if asked.url:
-                    _empty(log)
+                    empty(log)
             finally:
                 log.dispose()
     show(timed)
@@ -232,13 +232,13 @@ def main() -> None:
         sys.exit("does not hold: " + "; ".join(broken))
 
 
-def _require_empty(log: Engine, url: str) -> None:
+def require_empty(log: Engine, url: str) -> None:
     with log.connect() as connection:
-        if connection.execute(text("SELECT count(*) FROM (SELECT 1 FROM predictions LIMIT 1) AS some")).scalar_one():
+        if connection.execute(text("SELECT count(*) FROM (SELECT 1 FROM predictions LIMIT 1) AS found")).scalar_one():
             sys.exit(f"{redacted(url)} has requests: name an empty database")
 
 
-def _empty(log: Engine) -> None:
+def empty(log: Engine) -> None:
     with writing(log) as connection:
         connection.execute(text("TRUNCATE predictions, answer_counts CASCADE"))
 

@@ -23,6 +23,7 @@ from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 CHECK_SECONDS = 5.0
+_LOAD = 0.1  # the most of the time that a followed trial is checked: in a long log a check takes seconds
 LOG_SECONDS = 60.0
 
 
@@ -75,6 +76,7 @@ def follow_trial(workspace: Workspace) -> str | None:
 def _follow(workspace: Workspace) -> str | None:
     logged = -LOG_SECONDS
     while True:
+        began = time.monotonic()
         check = check_running_trial(workspace, str(flow_run.id))
         if check is None:
             return None
@@ -84,7 +86,12 @@ def _follow(workspace: Workspace) -> str | None:
             _report(check, workspace.params.task.name)
         if check.decision is not None:
             return check.verdict.outcome
-        time.sleep(CHECK_SECONDS)
+        time.sleep(pause_after(time.monotonic() - began))
+
+
+def pause_after(seconds: float) -> float:
+    """How long to wait after a check that took so long."""
+    return max(CHECK_SECONDS, seconds * (1 / _LOAD - 1))
 
 
 def _say_wanted(check: TrialCheck, task: str) -> None:

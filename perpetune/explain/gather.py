@@ -99,8 +99,7 @@ def _compared_with(version: Version, decisions: list[Decision]) -> Version | Non
     promotion = next((each for each in decisions if each.kind == "promotion"), None)
     if promotion is not None and promotion.ids.champion_version not in (None, version.version):
         return registry.get(version.task, str(promotion.ids.champion_version))
-    older = [each for each in registry.versions(version.task) if int(each.version) < int(version.version)]
-    return older[0] if older else None
+    return registry.version_before(version.task, version.version)
 
 
 def _data(workspace: Workspace, version: Version, run: RunRecord, previous: Version | None) -> Data:

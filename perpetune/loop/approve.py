@@ -64,7 +64,7 @@ def await_approval(workspace: Workspace, version: str, flow_run_id: str, now: da
 def pending_approvals(workspace: Workspace) -> list[PendingApproval]:
     """The newest first."""
     use_mlflow(workspace)
-    found = registry.versions(workspace.params.task.name)
+    found = registry.versions_tagged(workspace.params.task.name, STATE, (WAITING, APPROVED))
     return [_pending(each.version, each.tags) for each in found if _is_pending(each.tags)]
 
 

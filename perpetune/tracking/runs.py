@@ -415,6 +415,12 @@ def newest_tagged(experiment: str, key: str, *, but: str) -> str | None:
     return next((each.info.run_id for each in found if each.info.run_id != but), None)
 
 
+def newest_finished(experiment: str, kind: str) -> EndedRun | None:
+    """The run tagged `perpetune.kind`=kind that began last, of those that finished."""
+    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status = 'FINISHED'", 1)
+    return _ended(found[0]) if found else None
+
+
 def newest_ended(experiment: str, kind: str) -> EndedRun | None:
     """The newest run tagged `perpetune.kind`=kind that has ended, whether it succeeded, failed or was killed."""
     found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'RUNNING'", 1)

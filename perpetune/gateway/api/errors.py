@@ -52,7 +52,8 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, object]:
         """The JSON of an `ErrorReply`."""
-        error = {"message": storable(str(self)), "type": _kind(self.status), "param": self.param, "code": self.code}
+        param = None if self.param is None else storable(self.param)
+        error = {"message": storable(str(self)), "type": _kind(self.status), "param": param, "code": self.code}
         return {"error": error}
 
     def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -102,7 +103,19 @@ def invalid(errors: Sequence[Any], body: bytes) -> ApiError:
         parsed = json.loads(body)
     except ValueError:  # pydantic reads some JSON that Python does not, such as a number of 5,000 digits
         parsed = None
-    return _from_first(errors, parsed)
+    return invalid_value(errors, parsed)
+
+
+def invalid_value(errors: Sequence[Any], value: object) -> ApiError:
+    """The error for pydantic's errors on a request whose JSON is this value."""
+    first = errors[0]
+    location = _in_body(first["loc"], value, missing=first["type"] == "missing")
+    if first["type"] in _DISCRIMINATORS:
+        location.append(_DISCRIMINATORS[first["type"]])
+    param = _path(location)
+    message = first["msg"].removeprefix("Value error, ")
+    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+    return ApiError(400, f"{param or 'The body'}: {message}.", param=param, code=code)
 
 
 def _kind(status: int) -> str:
@@ -122,7 +135,7 @@ async def _invalid(_request: Request, fault: Exception) -> JSONResponse:
     if first["type"] == "json_invalid":
         position = f"{first['ctx']['error']} (character {first['loc'][-1]})"
         return ApiError(400, f"The body is not valid JSON: {position}.", code="invalid_json").response()
-    return _from_first([{**first, "loc": first["loc"][1:]}], fault.body).response()
+    return invalid_value([{**first, "loc": first["loc"][1:]}], fault.body).response()
 
 
 async def _framework(request: Request, fault: Exception) -> JSONResponse:
@@ -140,17 +153,6 @@ async def _unexpected(_request: Request, _fault: Exception) -> JSONResponse:
     # Outside all middleware, so that it has no id yet.
     problem = ApiError(500, "The server failed on this request; see its log.", code="internal_error")
     return problem.response({HEADER: new_request_id()})
-
-
-def _from_first(errors: Sequence[Any], body: object) -> ApiError:
-    first = errors[0]
-    location = _in_body(first["loc"], body, missing=first["type"] == "missing")
-    if first["type"] in _DISCRIMINATORS:
-        location.append(_DISCRIMINATORS[first["type"]])
-    param = _path(location)
-    message = first["msg"].removeprefix("Value error, ")
-    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    return ApiError(400, f"{param or 'The body'}: {message}.", param=param, code=code)
 
 
 # Errors of a union's discriminator, which pydantic locates at the object that has the field.

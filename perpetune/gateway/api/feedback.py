@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from perpetune.gateway.api.errors import ApiError, ErrorDetail, invalid
+from perpetune.gateway.api.errors import ApiError, ErrorDetail, invalid_value
 from perpetune.gateway.api.request.content_type import is_json, is_json_lines
 from perpetune.gateway.recording.recorder import FeedbackError, LogUnavailable, NotStored
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.model.release import Release
 from perpetune.prediction_log.label_rule import LabelPolicy, LabelRule
+from perpetune.prediction_log.storable import storable
 from perpetune.prediction_log.writes import UnknownChoice
 from perpetune.records import Feedback
 
@@ -47,7 +48,7 @@ class FeedbackRequest(BaseModel):
 
 
 class FeedbackReply(BaseModel):
-    """`request_id` is as it was sent, `id` that of the answer."""
+    """`request_id` is as it was sent, in characters that every client reads; `id` is that of the answer."""
 
     request_id: str
     id: str
@@ -55,9 +56,12 @@ class FeedbackReply(BaseModel):
 
 
 class RefusedFeedback(BaseModel):
-    """A row of a batch that was not stored, with the error that it would have got alone."""
+    """A row of a batch that was not stored, with the error that it would have got alone.
 
-    request_id: object
+    `request_id` is null if the row had none that is text.
+    """
+
+    request_id: str | None
     status: Literal["refused"]
     error: ErrorDetail
 
@@ -154,7 +158,7 @@ def _read(row: object, rule: LabelRule, now: datetime) -> Feedback | ApiError:
         given = FeedbackRequest.model_validate(row)
         _check(given, rule)
     except ValidationError as fault:
-        return invalid(fault.errors(include_url=False), json.dumps(row).encode())
+        return invalid_value(fault.errors(include_url=False), row)
     except ApiError as problem:
         return problem
     return Feedback(
@@ -183,7 +187,7 @@ def _check(given: FeedbackRequest, rule: LabelRule) -> None:
 
 def _reply(given: Feedback, stored: str | FeedbackError) -> dict[str, str] | ApiError:
     if isinstance(stored, str):
-        return FeedbackReply(request_id=given.request_id, id=stored).model_dump()
+        return FeedbackReply(request_id=storable(given.request_id), id=stored).model_dump()
     if isinstance(stored, LogUnavailable):
         return ApiError(503, "The feedback could not be stored; try again.", code="log_unavailable", retry_after=5)
     if isinstance(stored, UnknownChoice):
@@ -205,7 +209,8 @@ def _summary(rows: Sequence[object], replies: Sequence[dict[str, str] | ApiError
 
 
 def _name(row: object) -> dict[str, object]:
-    return {"request_id": row.get("request_id") if isinstance(row, Mapping) else None, "status": "refused"}
+    sent = row.get("request_id") if isinstance(row, Mapping) else None
+    return {"request_id": storable(sent) if isinstance(sent, str) else None, "status": "refused"}
 
 
 def _status(replies: Sequence[dict[str, str] | ApiError]) -> int:

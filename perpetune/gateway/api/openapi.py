@@ -36,8 +36,9 @@ _FEEDBACK_ERRORS: dict[int | str, str] = {
     413: "The request is larger than this server accepts",
     503: "The feedback could not be stored; see Retry-After",
 }
+# Before OpenAPI 3.2, the schema is that of an event.
 _STREAM = {
-    "schema": {"type": "string"},
+    "schema": {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]},
     "example": 'data: {"object":"chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
 }
 

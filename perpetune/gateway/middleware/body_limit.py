@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perpetune.gateway.api.errors import ApiError, prompt_too_large
+from perpetune.gateway.api.request.disconnect import CLIENT_GONE, ClientDisconnected
 
 # Whose body is a prompt.
 PROMPT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
@@ -28,7 +30,7 @@ class BodyLimits:
 class BodyLimitMiddleware:
     """ASGI middleware: 413 for a body over its limit, declared or streamed; 408 after `seconds`.
 
-    After a 408 the connection is closed.
+    After a 408 the connection is closed. A request whose client leaves before its body is whole goes no further.
     """
 
     def __init__(self, app: ASGIApp, limits: BodyLimits, seconds: float) -> None:
@@ -42,6 +44,9 @@ class BodyLimitMiddleware:
             return
         try:
             body = await read_body(scope, receive, self.limits, self.seconds)
+        except ClientDisconnected:
+            await Response(status_code=CLIENT_GONE)(scope, receive, send)
+            return
         except ApiError as problem:
             response = problem.response()
             if problem.status == 408:
@@ -57,7 +62,7 @@ class BodyLimitMiddleware:
 
 
 async def read_body(scope: Scope, receive: Receive, limits: BodyLimits, seconds: float) -> list[Message]:
-    """All messages of the body. Raises ApiError if it is too large or takes longer than `seconds`."""
+    """All messages of the body. Raises ApiError if it is too large or takes longer than `seconds`, or ClientDisconnected."""
     limit = limits.of(scope["path"])
     if _declared(scope) > limit:
         raise too_large(scope["path"], limit)
@@ -67,6 +72,8 @@ async def read_body(scope: Scope, receive: Receive, limits: BodyLimits, seconds:
         async with asyncio.timeout(seconds):
             while not body or body[-1].get("more_body"):
                 body.append(await receive())
+                if body[-1]["type"] == "http.disconnect":
+                    raise ClientDisconnected
                 left -= len(body[-1].get("body", b""))
                 if left < 0:
                     raise too_large(scope["path"], limit)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perpetune.gateway.api.embeddings import PATH as EMBEDDINGS
@@ -15,6 +16,7 @@ from perpetune.gateway.api.feedback import MAX_BYTES as MAX_FEEDBACK_BYTES
 from perpetune.gateway.api.feedback import PATH as FEEDBACK
 from perpetune.gateway.app import max_body_bytes
 from perpetune.gateway.middleware.access import secret_of
+from perpetune.gateway.api.request.disconnect import CLIENT_GONE, ClientDisconnected
 from perpetune.gateway.middleware.body_limit import PROMPT_PATHS, BodyLimits, read_body
 from perpetune.gateway.middleware.content_encoding import encodings_of, inflate
 from perpetune.gateway.tasks.feedback_of_tasks import FeedbackOfTasks
@@ -82,7 +84,11 @@ class DispatchMiddleware:
         await self.tasks[name].app(inner, receive, send)
 
     async def _by_body(self, scope: Scope, receive: Receive, send: Send, admitting: Sequence[ServedTask]) -> None:
-        messages = await read_body(scope, receive, self._limits, self._seconds)
+        try:
+            messages = await read_body(scope, receive, self._limits, self._seconds)
+        except ClientDisconnected:
+            await Response(status_code=CLIENT_GONE)(scope, receive, send)
+            return
         body = _content(scope, messages, self._limits)
         if body is None:  # the task says what is wrong with it
             task = admitting[0]

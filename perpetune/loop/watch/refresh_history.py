@@ -10,7 +10,7 @@ from perpetune.loop.curate import LABELS
 from perpetune.loop.run_context import DEVICE_HOURS, TRIGGER
 from perpetune.policy.retraining import LONGEST_COOLDOWN, labels_of_change
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import EndedRun, ended_runs, read_run, unfinished_runs
+from perpetune.tracking.runs import EndedRun, ended_runs, newest_finished, read_run, unfinished_runs
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def device_hours_since(task: str, since: float) -> float:
 
 def newest_refresh(task: str) -> float | None:
     """Start time (Unix seconds) of the newest refresh that succeeded or is running; None if there is none."""
-    succeeded = [run.began for run in ended_runs(task, "refresh", 0.0) if run.succeeded]
+    finished = newest_finished(task, "refresh")
+    succeeded = [finished.began] if finished else []
     running = [each.run.id for each in unfinished_runs(task, "refresh") if each.running]
     return max([*succeeded, *(read_run(run_id).started.timestamp() for run_id in running)], default=None)
 

@@ -17,7 +17,9 @@ from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Feedback, Prediction
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"])
+@pytest.mark.parametrize(
+    "revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012"]
+)
 def test_an_older_log_keeps_its_rows_and_gains_what_is_new(
     log: sqlalchemy.Engine, prediction: Callable[..., Prediction], revision: str
 ) -> None:

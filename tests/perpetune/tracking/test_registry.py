@@ -336,3 +336,27 @@ def test_a_version_of_before_the_digest_is_loaded(tiny_params: BaseParams, tmp_p
     version = register(tiny_params, tmp_path)
     registry.drop_tag("colours", version, "weights.digest")
     assert registry.fetch_release("colours", version, tmp_path / "cache").version == version
+
+
+def test_versions_are_found_without_reading_all() -> None:
+    MlflowClient().create_registered_model("many")
+    run = open_run("colours", "refresh", {"perpetune.kind": "refresh"}, {})
+    for _ in range(12):
+        MlflowClient().create_model_version("many", f"runs:/{run.id}/model", run.id)
+    close_run(run, succeeded=True)
+    for version, value in (("2", "waiting"), ("11", "approved"), ("9", "waiting"), ("5", "refused")):
+        registry.tag_version("many", version, {"approval.state": value})
+    registry.delete_version_alone("many", "8")
+
+    def before(version: str) -> str | None:
+        found = registry.version_before("many", version)
+        return found.version if found else None
+
+    assert [before(version) for version in ("12", "10", "9", "2", "1")] == ["11", "9", "7", "1", None]
+    found = registry.versions_tagged("many", "approval.state", ("waiting", "approved"))
+    assert [(each.version, each.tags["approval.state"]) for each in found] == [
+        ("11", "approved"),
+        ("9", "waiting"),
+        ("2", "waiting"),
+    ]
+    assert registry.versions_tagged("nothing", "approval.state", ("waiting",)) == []

@@ -21,6 +21,7 @@ from perpetune.tracking.runs import (
     log_params,
     log_table,
     mark_killed,
+    newest_finished,
     open_run,
     reopen_run,
     unfinished_runs,
@@ -90,3 +91,6 @@ def test_ended_runs_have_their_metrics() -> None:
     assert all(run.began <= run.ended for run in found)
     assert ended_runs("sounds", "refresh", found[-1].ended + 60) == []
     assert ended_runs("nothing", "refresh", 0) == []
+    newest = newest_finished("sounds", "refresh")
+    assert newest is not None and newest.run_id == runs[0].id, "the others failed, were killed, or run"
+    assert newest_finished("nothing", "refresh") is None

@@ -61,7 +61,7 @@ def _small(metadata: object) -> object:
         for key, value in metadata.items():
             _bounded(key, _KEY_CHARS)
             _bounded(value if isinstance(value, str) else "", _NAME_CHARS)
-    _bounded(json.dumps(metadata, ensure_ascii=False), _PAIRS * (_KEY_CHARS + _NAME_CHARS))
+    _bounded(json.dumps(metadata, ensure_ascii=False, allow_nan=False), _PAIRS * (_KEY_CHARS + _NAME_CHARS))
     return metadata
 
 
@@ -356,7 +356,7 @@ def _json_schema(request: ChatRequest, max_chars: int) -> str | None:
         return '{"type": "object"}'
     if not isinstance(requested, SchemaFormat):
         return None
-    schema = _json(requested.json_schema.schema_)
+    schema = _json("response_format", requested.json_schema.schema_)
     _refuse_long("response_format", schema, max_chars)
     return schema
 
@@ -373,10 +373,10 @@ def _tools(request: ChatRequest, max_chars: int) -> tuple[str | None, str | None
         raise ApiError(400, "tool_choice: there are no tools to call.", param="tool_choice", code="invalid_value")
     if not offered or choice == "none":
         return None, None
-    tools = _json([tool.model_dump(exclude_unset=True) for tool in offered])
+    tools = _json("tools", [tool.model_dump(exclude_unset=True) for tool in offered])
     _refuse_long("tools", tools, max_chars)
     chosen = choice.model_dump() if isinstance(choice, NamedTool) else choice
-    return tools, None if chosen is None else _json(chosen)
+    return tools, None if chosen is None else _json("tool_choice", chosen)
 
 
 def _refuse_long(param: str, text: str, max_chars: int) -> None:
@@ -385,5 +385,8 @@ def _refuse_long(param: str, text: str, max_chars: int) -> None:
         raise ApiError(400, message, param=param, code="invalid_value")
 
 
-def _json(value: object) -> str:
-    return storable(json.dumps(value, ensure_ascii=False))
+def _json(param: str, value: object) -> str:
+    try:
+        return storable(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except ValueError as fault:  # NaN, Infinity, or a number of thousands of digits, which pydantic reads
+        raise ApiError(400, f"{param}: {fault}.", param=param, code="invalid_value") from None

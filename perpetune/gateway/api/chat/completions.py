@@ -25,7 +25,7 @@ from perpetune.gateway.api.chat.sent_answers import SentAnswers
 from perpetune.gateway.api.dialects.dialect import CHAT, Dialect, Replies, WriteAs
 from perpetune.gateway.api.errors import ApiError, context_exceeded, context_exceeded_in_words
 from perpetune.gateway.api.request.content_type import is_json
-from perpetune.gateway.api.request.disconnect import ClientDisconnected, until_disconnect
+from perpetune.gateway.api.request.disconnect import CLIENT_GONE, ClientDisconnected, until_disconnect
 from perpetune.gateway.api.request.first_headers import first_headers
 from perpetune.gateway.api.request.own_id import own_id
 from perpetune.gateway.api.request.request_id import new_request_id
@@ -42,7 +42,6 @@ from perpetune.records import Failure, Prediction, Shadow
 logger = logging.getLogger(__name__)
 
 _LABEL_SECONDS = 1.0  # in which an engine ends after it has streamed a label
-_CLIENT_GONE = 499  # nginx's status for a closed connection
 _INTERNAL_ERROR = ApiError(500, "The server failed on this request.", code="internal_error")
 
 
@@ -118,7 +117,7 @@ class Completions:
         try:
             return await self._respond(call, request)
         except ClientDisconnected:
-            return Response(status_code=_CLIENT_GONE)
+            return Response(status_code=CLIENT_GONE)
         except Exception as fault:  # the framework's error response would lack the request id
             return dialect.in_own_words(_as_api_error(fault)).response(call.headers())
 

@@ -207,7 +207,10 @@ class TextCompletions:
             return await self.answer(_with_body(request, body), TEXT)
         if asked.stream:
             raise ApiError(400, "stream: send one prompt to stream its answer.", param="stream", code="invalid_value")
-        whole = json.loads(body)
+        try:
+            whole = json.loads(body)
+        except ValueError as fault:  # a number of thousands of digits, which pydantic reads
+            raise ApiError(400, f"The body is not valid JSON: {fault}.", code="invalid_json") from None
         each = [json.dumps({**whole, "prompt": prompt}).encode() for prompt in asked.prompts]
         replies = await asyncio.gather(*(self.answer(_with_body(request, one), TEXT) for one in each))
         failed = next((reply for reply in replies if reply.status_code != 200), None)

@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Receive
 
+CLIENT_GONE = 499
+"""nginx's status for a connection that the client closed; nobody gets it, but it is counted."""
+
 
 class ClientDisconnected(Exception):
     """The client closed its connection before the answer was complete."""

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
+
+import pytest
+from waiting import eventually
 
 from perpetune.params import ServeParams
 
@@ -35,8 +39,15 @@ def test_a_body_that_does_not_arrive_is_given_up(start: Start, params: ServePara
     assert 'path="/v1/feedback",status="408"} 1.0' in gateway.get("/metrics").text
 
 
-def test_a_client_that_leaves_in_the_middle_is_no_failure(start: Start) -> None:
+@pytest.mark.parametrize("path", ["/v1/feedback", "/v1/chat/completions", "/v1/completions", "/v1/release/check", "/x"])
+def test_a_client_that_leaves_in_the_middle_is_no_failure(
+    start: Start, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     gateway = start()
     with connect(gateway.url) as connection:
-        connection.sendall(HEAD + b"{")
+        connection.sendall(HEAD.replace(b"/v1/feedback", path.encode()) + b"{")
+    route = "other" if path == "/x" else path
+    eventually(lambda: f'path="{route}",status="499"}} 1.0' in gateway.get("/metrics").text)
     assert gateway.ask("hello").status_code == 200
+    assert 'status="500"' not in gateway.get("/metrics").text
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
