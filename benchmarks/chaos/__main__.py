@@ -1,0 +1,26 @@
+"""`python -m chaos --rounds 100 --seed 1`: prints a row a round and a table in the end; exits with 1 if something broke."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from chaos.rounds import run_chaos
+from chaos.world import running_world
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="work in this new folder, and leave the logs there")
+    arguments = parser.parse_args()
+    with running_world(arguments.keep) as world:
+        report = run_chaos(world, arguments.rounds, arguments.seed)
+    report.show()
+    return 0 if report.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
