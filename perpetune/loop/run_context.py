@@ -224,9 +224,16 @@ def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
 
 
 def log_decision(workspace: Workspace, run: Run, decision: Decision) -> None:
-    """Log the decision to the audit log, and its record and tags to the run."""
-    audit_decision(workspace, decision)
+    """Log the record of the decision to the run, then the decision to the audit log, then tag the run.
+
+    From the entry in the audit log on it is decided: a record without one is a draft, which the next decision replaces.
+    """
     log_text(run, decision.to_json(), RECORD)
+    audit_decision(workspace, decision)
+    tag_decision(run, decision)
+
+
+def tag_decision(run: Run, decision: Decision) -> None:
     tag(run, {"decision": decision.outcome, "decision.reason": decision.reason, "decision.line": headline(decision)})
 
 
