@@ -17,7 +17,7 @@ Kind = Literal["kill", "stop", "drop", "stall", "full", "clock"]
 FLOWS = "flow runs"  # the processes of the worker's runs, without the worker
 _PROCESSES = ("postgres", "mlflow", "prefect", "worker", FLOWS, *GATEWAYS, *ENGINES)
 _JUMPS = (-90_000, -3600, 3600, 90_000)
-_HEALTHY_SECONDS = 180.0
+_HEALTHY_SECONDS = 300.0
 
 
 @dataclass(frozen=True)

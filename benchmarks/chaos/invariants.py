@@ -27,7 +27,7 @@ from perpetune.runtime.prefect_api import Prefect
 from perpetune.tracking.alias_moves import MOVE
 from perpetune.tracking.runs import artifact, artifact_names
 
-DRAIN_SECONDS, AGREE_SECONDS, ZOMBIE_SECONDS = 60.0, 60.0, 420.0
+DRAIN_SECONDS, AGREE_SECONDS, ZOMBIE_SECONDS = 120.0, 120.0, 420.0
 _CHUNK = 5000
 
 

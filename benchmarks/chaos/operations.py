@@ -16,7 +16,7 @@ from perpetune.loop.approve import waiting_version
 from perpetune.runtime.prefect_api import FlowRun
 from perpetune.tracking import registry
 
-FLOW_SECONDS, COMMAND_SECONDS = 200.0, 90.0
+FLOW_SECONDS, COMMAND_SECONDS = 300.0, 120.0
 
 
 @dataclass

@@ -112,7 +112,8 @@ class Keeper:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _keep(self) -> None:
         while not self._stopping.wait(_STEP_SECONDS):

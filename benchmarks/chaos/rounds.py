@@ -15,7 +15,7 @@ from chaos.report import Report, RoundResult
 from chaos.world import GATEWAYS, World, wait_for
 
 WITHIN_SECONDS = 15.0  # of the beginning of a round, in which faults begin
-_HEALTHY_SECONDS = 240.0
+_HEALTHY_SECONDS = 300.0
 
 
 def run_chaos(world: World, rounds: int, seed: int) -> Report:

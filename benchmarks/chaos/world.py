@@ -33,7 +33,7 @@ from perpetune.workspace import Workspace, open_workspace
 ROOT = Path(__file__).parents[2]
 GATEWAYS, ENGINES = ("gateway-1", "gateway-2"), ("engine-1", "engine-2")
 BEHIND_PROXIES = ("postgres", "mlflow", "prefect", "s3", *ENGINES, *GATEWAYS)
-START_SECONDS = 240.0
+START_SECONDS = 600.0  # on a busy machine
 _FAKETIME = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 _BUCKET = "mlflow"
 

@@ -16,7 +16,7 @@ from perpetune.workspace import Workspace
 
 
 def audit_decision(workspace: Workspace, decision: Decision) -> None:
-    """Append the decision, once however often its step is repeated; before it is logged to MLflow and carried out.
+    """Append the decision, once however often its step is repeated; before it is carried out.
 
     Raises PerpetuneError if the database cannot be written: a decision that cannot be traced is not carried out.
     """

@@ -238,10 +238,10 @@ def tag_decision(run: Run, decision: Decision) -> None:
 
 
 def log_later_decision(workspace: Workspace, decision: Decision, version: Version) -> None:
-    """Log a decision made after a version's own run to the audit log and to that run, and tag and describe the version."""
-    audit_decision(workspace, decision)
+    """Log a decision made after a version's own run to that run and to the audit log, and tag and describe the version."""
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
+    audit_decision(workspace, decision)
     tags = {"decision.reason": decision.reason, "decision.line": headline(decision), "decision": decision.outcome}
     registry.tag_version(version.task, version.version, tags)
     registry.describe_version(version.task, version.version, f"{decision.outcome}: {' '.join(decision.reasons)}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from perpetune.errors import ChampionChanged, NoDecision
-from perpetune.loop.approve import APPROVED, OVERTAKEN, REFUSED, TIMED_OUT
+from perpetune.loop.approve import APPROVED, ENDED
 from perpetune.loop.audited import is_audited, record_digest
 from perpetune.loop.run_context import RECORD, tag_decision, use_mlflow
 from perpetune.policy.costs import cost_table
@@ -57,7 +57,7 @@ def unfinished_refresh(workspace: Workspace) -> UnfinishedRefresh | None:
     serving = champion.version if champion else None
     if state == "refused":
         return None
-    outcome: Outcome = "reject" if approval in (REFUSED, TIMED_OUT, OVERTAKEN) else decision.outcome
+    outcome: Outcome = "reject" if approval in ENDED else decision.outcome
     settled = state is not None and serving != version.version  # on trial, or replaced since
     changed = None
     if outcome == "promote" and not settled and serving not in (decision.ids.champion_version, version.version):
