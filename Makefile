@@ -8,7 +8,7 @@ COMPILE := -m compileall -qq -j 0
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test test-fast test-slow coverage check audit sbom docs bench lock vllm clients label-studio test-s3
+.PHONY: setup demo up test test-fast test-slow coverage check audit sbom docs bench lock vllm clients label-studio test-s3 chaos
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -59,6 +59,12 @@ test-s3: .venv-s3/ready
 		> "$$(.venv-s3/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/perpetune.pth"
 	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r s3.lock
 	touch $@
+
+# Breaks the real services, one after the other and in pairs (docs/guides/chaos.md). A round takes about a minute.
+ROUNDS ?= 100
+SEED ?= 1
+chaos: .venv/ready
+	PYTHONPATH=$(CURDIR):$(CURDIR)/benchmarks:$(CURDIR)/tests/helpers $(BIN)/python -m chaos --rounds $(ROUNDS) --seed $(SEED)
 
 label-studio: .venv-label-studio/ready
 

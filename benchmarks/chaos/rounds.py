@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from chaos import faults, invariants
 from chaos.faults import Fault
@@ -15,26 +15,44 @@ from chaos.report import Report, RoundResult
 from chaos.world import GATEWAYS, World, wait_for
 
 WITHIN_SECONDS = 15.0  # of the beginning of a round, in which faults begin
+Plan = tuple[str, Sequence[Fault]]  # an operation, and what breaks meanwhile
+SHORT: tuple[Plan, ...] = (
+    ("watch", (Fault("kill", "gateway-1", 1, 3), Fault("stop", "mlflow", 2, 4), Fault("drop", "engine-1", 3, 4))),
+    ("watch", (Fault("kill", "postgres", 1, 3), Fault("kill", "prefect", 2, 3), Fault("stall", "gateway-2", 3, 4))),
+)
 _HEALTHY_SECONDS = 300.0
 
 
 def run_chaos(world: World, rounds: int, seed: int) -> Report:
     """Draw operations and faults; every round has its own random numbers, so that a round can be found again."""
-    began = time.monotonic()
     report = Report(seed, faults.possible(world))
-    load = Load([world.url(name) for name in GATEWAYS])
     operations = Operations(world, random.Random(seed))
     first_refresh(operations)
-    load.start(seed)
+
+    def plan(number: int) -> Plan:
+        operations.draw = random.Random(f"{seed} {number}")
+        planned = faults.draw_faults(operations.draw, report.targets, WITHIN_SECONDS)
+        return operations.choose(), planned
+
+    return _run(world, operations, report, (plan(number) for number in range(1, rounds + 1)), ("watch", "refresh"))
+
+
+def run_short(world: World) -> Report:
+    """A few fixed faults of several kinds, all within two checks."""
+    report = Report(0, faults.possible(world))
+    return _run(world, Operations(world, random.Random(0)), report, SHORT, ("watch",))
+
+
+def _run(world: World, operations: Operations, report: Report, plans: Iterable[Plan], last: Sequence[str]) -> Report:
+    began = time.monotonic()
+    load = Load([world.url(name) for name in GATEWAYS])
+    load.start(report.seed)
     try:
-        for number in range(1, rounds + 1):
-            draw = random.Random(f"{seed} {number}")
-            operations.draw = draw
-            planned = faults.draw_faults(draw, report.targets, WITHIN_SECONDS)
-            report.add(run_round(world, load, operations, number, operations.choose(), planned))
+        for number, (name, planned) in enumerate(plans, start=1):
+            report.add(run_round(world, load, operations, number, name, planned))
     finally:
         load.stop()
-    finish(world, load, operations, report)
+    finish(world, load, operations, report, last)
     report.seconds = time.monotonic() - began
     return report
 
@@ -84,11 +102,11 @@ def run_round(
     )
 
 
-def finish(world: World, load: Load, operations: Operations, report: Report) -> None:
-    """What must hold in the end, after a check and a refresh that nothing disturbs."""
+def finish(world: World, load: Load, operations: Operations, report: Report, last: Sequence[str]) -> None:
+    """What must hold in the end, after the `last` operations, which nothing disturbs."""
     problems: list[str] = []
     _noting(problems, lambda: problems.extend(invariants.none_running(world)))
-    for name in ("watch", "refresh"):
+    for name in last:
         ended = operations.run(name, lambda: False)
         if ended != "completed":
             problems.append(f"the {name} after all faults ended as {ended}")

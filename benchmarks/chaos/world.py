@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import yaml
 
 from chaos import postgres, task
 from chaos.disk import Disk
-from chaos.process import Keeper, Process, base_environment
+from chaos.process import Keeper, Process, base_environment, write_clock
 from chaos.proxy import Network, Proxy
 from perpetune.curation.ingest import ingest
 from perpetune.curation.layout import INBOX
@@ -34,7 +35,6 @@ ROOT = Path(__file__).parents[2]
 GATEWAYS, ENGINES = ("gateway-1", "gateway-2"), ("engine-1", "engine-2")
 BEHIND_PROXIES = ("postgres", "mlflow", "prefect", "s3", *ENGINES, *GATEWAYS)
 START_SECONDS = 600.0  # on a busy machine
-_FAKETIME = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 _BUCKET = "mlflow"
 
 
@@ -122,7 +122,7 @@ def _build(root: Path, stack: ExitStack) -> World:
     balancer = network.proxy(ports[-1], *(direct[name] for name in GATEWAYS))
     workspace = open_workspace(home)
     around = _environment(workspace, through, balancer.port, direct)
-    library = _faketime()
+    library = _clock_library(root)
     processes = _processes(workspace, root, around, direct, through, library)
     os.environ |= around | _addresses(direct, balancer.port)
     found = open_workspace(home)
@@ -174,11 +174,13 @@ def _addresses(ports: Mapping[str, int], balancer: int) -> dict[str, str]:
     }
 
 
-def _faketime() -> Path | None:
-    """The library of Debian's package faketime (LD_PRELOAD), or the one that FAKETIME_LIBRARY names."""
-    named = os.environ.get("FAKETIME_LIBRARY")
-    places = [Path(named)] if named else [each for pattern in _FAKETIME for each in Path("/").glob(pattern[1:])]
-    return next((each for each in places if each.is_file()), None)
+def _clock_library(folder: Path) -> Path | None:
+    """clock.c, compiled; None on a machine without a C compiler."""
+    library = folder / "clock.so"
+    words = ["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(Path(__file__).with_name("clock.c")), "-ldl"]
+    if shutil.which("cc") is None or subprocess.run(words, capture_output=True).returncode != 0:
+        return None
+    return library
 
 
 def _processes(
@@ -231,14 +233,8 @@ def _process(
     variables, clock = dict(around), None
     if library is not None and name not in ("postgres", "s3"):
         clock = root / f"{name}.clock"
-        clock.write_text("+0\n")
-        variables |= {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(clock),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
+        write_clock(clock, 0)
+        variables |= {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(clock)}
     return Process(name, command, root / "workspace", variables, root / "logs" / f"{name}.log", healthy, clock)
 
 
