@@ -18,7 +18,7 @@ from perpetune.errors import ChampionChanged
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.explain.status import decisions_of, read_status
 from perpetune.generation.answer import Answer
-from perpetune.loop.approve import APPROVED, REFUSED, WAITING
+from perpetune.loop.approve import APPROVED, REFUSED, WAITING, ApprovalResponse, record_response
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.audited import record_digest
 from perpetune.loop.decide import decide
@@ -239,6 +239,28 @@ def test_what_a_person_said_is_kept(
     registry.tag_version(workspace.params.task.name, "2", {"approval": approval})
     found = unfinished_refresh(workspace)
     assert found is not None and (found.outcome, found.approved) == (outcome, approved)
+
+
+def test_an_answer_that_was_cut_off_is_recorded_once_and_stands(open_task: Callable[[], Workspace]) -> None:
+    """Also if the next process has another answer, such as that the time is over."""
+    first, second = ApprovalResponse(False, "Ada", "it is rude"), None
+    for number in itertools.count():
+        workspace = open_task()
+        process = Process(workspace)
+        run = open_loop_run(workspace, "refresh", "manual", "a test", "flow-run", "data 1")
+        promotion = process._decide(run, process._version(run))
+        with killed_at(number) as made:
+            record_response(workspace, promotion, first)
+        where = f"killed after {made}"
+        is_recorded = len(decisions_of(workspace, "2")) == 2
+        decision = record_response(workspace, promotion, second if is_recorded else first)
+        tags = registry.get(workspace.params.task.name, "2").tags
+        assert (tags["approval"], tags["approval.by"]) == ("refused", "Ada"), where
+        assert audited(workspace) == [record_digest(promotion), record_digest(decision)], where
+        assert len([each for each in decisions_of(workspace, "2") if each.kind == "approval"]) == 1, where
+        if len(made) < number:
+            break
+    assert number > 5
 
 
 def test_a_version_that_the_gateway_refused_is_not_tried_again(open_task: Callable[[], Workspace]) -> None:
