@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 import threading
 import time
@@ -23,8 +25,12 @@ SHORT: tuple[Plan, ...] = (
 _HEALTHY_SECONDS = 300.0
 
 
-def run_chaos(world: World, rounds: int, seed: int) -> Report:
-    """Draw operations and faults; every round has its own random numbers, so that a round can be found again."""
+def run_chaos(world: World, rounds: int, seed: int, minutes: float | None = None) -> Report:
+    """Draw operations and faults; every round has its own random numbers, so that a round can be found again.
+
+    No round begins after `minutes`.
+    """
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     report = Report(seed, faults.possible(world))
     operations = Operations(world, random.Random(seed))
     first_refresh(operations)
@@ -34,7 +40,8 @@ def run_chaos(world: World, rounds: int, seed: int) -> Report:
         planned = faults.draw_faults(operations.draw, report.targets, WITHIN_SECONDS)
         return operations.choose(), planned
 
-    return _run(world, operations, report, (plan(number) for number in range(1, rounds + 1)), ("watch", "refresh"))
+    numbers = itertools.takewhile(lambda _: time.monotonic() < until, range(1, rounds + 1))
+    return _run(world, operations, report, map(plan, numbers), ("watch", "refresh"))
 
 
 def run_short(world: World) -> Report:
