@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ Kind = Literal["kill", "stop", "drop", "stall", "full", "clock"]
 FLOWS = "flow runs"  # the processes of the worker's runs, without the worker
 _PROCESSES = ("postgres", "mlflow", "prefect", "worker", FLOWS, *GATEWAYS, *ENGINES)
 _JUMPS = (-90_000, -3600, 3600, 90_000)
-_HEALTHY_SECONDS = 300.0
+_HEALTHY_SECONDS, _FLOW_SECONDS = 300.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,9 @@ def _broken(world: World, fault: Fault) -> Iterator[None]:
 def _signalled(world: World, fault: Fault) -> Iterator[None]:
     flows = fault.target == FLOWS
     process = world.processes["worker" if flows else fault.target]
+    if flows:
+        with suppress(TimeoutError):  # an operation without a flow run has none to break
+            wait_for(lambda: bool(process.children()), _FLOW_SECONDS, "a flow run")
     victims = process.children() if flows else process.processes()
     if fault.kind == "stop":
         send(victims, signal.SIGSTOP)

@@ -15,6 +15,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.loop.approve import waiting_version
 from perpetune.runtime.prefect_api import FlowRun
 from perpetune.tracking import registry
+from perpetune.tracking.runs import MlflowError
 
 FLOW_SECONDS, COMMAND_SECONDS = 300.0, 120.0
 
@@ -29,12 +30,21 @@ class Operations:
 
     def choose(self) -> str:
         """The name of one of them; approvals if a version waits."""
-        waits = waiting_version(self.world.workspace) is not None
+        try:
+            waits = waiting_version(self.world.workspace) is not None
+        except (PerpetuneError, MlflowError):  # still recovering from the round before
+            waits = False
         usual = ["watch", "watch", "refresh", "promote", "rollback", "retention"]
         return self.draw.choice([*usual, "approve", "approve", "refuse"] if waits else usual)
 
     def run(self, name: str, over: Callable[[], bool]) -> str:
         """How it ended. A flow run whose worker was killed is not waited for once `over`."""
+        try:
+            return self._run(name, over)
+        except (PerpetuneError, MlflowError) as fault:  # what it needed was broken
+            return f"not begun: {str(fault)[:60]}"
+
+    def _run(self, name: str, over: Callable[[], bool]) -> str:
         match name:
             case "watch" | "retention":
                 return self._flow(name, {"trigger": "manual"}, over)

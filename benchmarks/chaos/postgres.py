@@ -56,7 +56,7 @@ def accepts(port: int) -> bool:
 def make_databases(port: int) -> None:
     with psycopg.connect(url("postgresql", port, "postgres"), autocommit=True) as connection:
         for name in DATABASES:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+            connection.execute(f"CREATE DATABASE {name}")
 
 
 def _as_somebody_else() -> list[str]:

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from chaos import faults, invariants
 from chaos.faults import Fault
@@ -79,9 +80,7 @@ def run_round(
     problems: list[str] = []
     over = threading.Event()
     ended: list[str] = []
-    breaking = [
-        threading.Thread(target=_noting, args=(problems, lambda one=each: faults.run(world, one))) for each in planned
-    ]
+    breaking = [threading.Thread(target=_noting, args=(problems, partial(faults.run, world, each))) for each in planned]
     operating = threading.Thread(
         target=_noting, args=(problems, lambda: ended.append(operations.run(name, over.is_set)))
     )
@@ -94,7 +93,7 @@ def run_round(
     operating.join()
     answers, labels = invariants.lost(world, load)
     for check in invariants.AFTER_A_ROUND:
-        _noting(problems, lambda check=check: problems.extend(check(world)))
+        _noting(problems, partial(_check, problems, check, world))
     return RoundResult(
         number=number,
         faults=tuple(map(str, planned)),
@@ -120,12 +119,16 @@ def finish(world: World, load: Load, operations: Operations, report: Report, las
     answers, labels = invariants.lost(world, load)
     report.lost_answers, report.lost_labels = len(answers), len(labels)
     for check in invariants.IN_THE_END:
-        _noting(problems, lambda check=check: problems.extend(check(world)))
+        _noting(problems, partial(_check, problems, check, world))
     report.failed_while_served = invariants.failed_while_served(world, load)
     report.answered, report.labels = len(load.answered), len(load.labels)
     report.failed, report.retried, report.unacknowledged = len(load.failed), load.retried, load.unacknowledged
     report.restarts = {name: each.restarts for name, each in world.processes.items() if each.restarts}
     report.problems = tuple(dict.fromkeys(problems))
+
+
+def _check(problems: list[str], check: Callable[[World], list[str]], world: World) -> None:
+    problems.extend(check(world))
 
 
 def _noting(problems: list[str], work: Callable[[], object]) -> None:
