@@ -38,8 +38,8 @@ def lost(world: World, load: Load) -> tuple[set[str], set[str]]:
     log = open_log(world.workspace.settings.prediction_log)
     try:
         while True:
-            without = answered - _stored(log)
-            unlabelled = {name for name, label in labels.items() if (name, label) not in _labelled(log)}
+            without, stored = answered - _stored(log), _labelled(log)
+            unlabelled = {name for name, label in labels.items() if (name, label) not in stored}
             if not (without or unlabelled) or time.monotonic() > deadline:
                 return without, unlabelled
             time.sleep(1)

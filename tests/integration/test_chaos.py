@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from chaos import postgres
 from chaos.rounds import run_short
@@ -16,12 +14,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.integration
 @pytest.mark.timeout(900)
-def test_what_was_acknowledged_survives_and_requests_are_answered(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_was_acknowledged_survives_and_requests_are_answered() -> None:
     try:
         postgres.programs()
     except PerpetuneError as fault:
         pytest.skip(str(fault))
-    with running_world(Path(tmp_path_factory.mktemp("chaos"))) as world:
+    with running_world() as world:
         report = run_short(world)
     report.show()
     assert report.answered > 20
