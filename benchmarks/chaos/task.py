@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from random_llama import random_llama
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from word_models import save_word_model
 
 from perpetune.records import Example
 
@@ -55,10 +52,6 @@ _OPENINGS = (
     "Again the",
 )
 _ENDINGS = ("is wrong", "never came", "is not right any more")
-_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} </s>{% endfor %}"
-    "{% if add_generation_prompt %} assistant {% endif %}"
-)
 
 
 def questions(desk: str) -> list[Example]:
@@ -75,15 +68,4 @@ def save_model(folder: Path) -> Path:
     """Write a random Llama of the words of the questions, and return its folder."""
     rows = [row for desk in LABELS for row in questions(desk)]
     text = " ".join([*(f"{row.input} {row.output}" for row in rows), str(SETTINGS["task"]["instruction"])])
-    return _save(folder, sorted({*text.split(), "system", "user", "assistant"}))
-
-
-def _save(folder: Path, known: Sequence[str]) -> Path:
-    words = {word: position for position, word in enumerate(["<unk>", "</s>", *known])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
-    fast.chat_template = _TEMPLATE
-    fast.save_pretrained(folder)
-    random_llama(len(words), positions=256, eos=1, spread=0.2).save_pretrained(folder)
-    return folder
+    return save_word_model(folder, sorted({*text.split(), "system", "user", "assistant"}), 256)
