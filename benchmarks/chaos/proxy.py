@@ -66,14 +66,16 @@ class Proxy:
         return None
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One direction; a connection that breaks on one side breaks on the other."""
         assert self._passing
-        with suppress(OSError):
+        try:
             while content := await reader.read(_BYTES):
                 await self._passing.wait()
                 writer.write(content)
                 await writer.drain()
-            if writer.can_write_eof():
-                writer.write_eof()
+            writer.write_eof()
+        except OSError:
+            writer.transport.abort()
 
 
 class Network:
