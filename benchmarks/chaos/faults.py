@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import time
@@ -68,16 +69,14 @@ def run(world: World, fault: Fault) -> None:
     time.sleep(fault.after)
     since = time.monotonic()
     if fault.kind not in ("full", "clock"):
-        world.down.append((fault.target, since, float("inf")))
+        world.down[fault.target, since] = math.inf
     with _broken(world, fault):
         time.sleep(fault.seconds)
     process = world.processes.get(fault.target)
     if process is not None:
         wait_for(lambda: process.alive and process.healthy(), _HEALTHY_SECONDS, f"{fault.target} after {fault}")
-    world.down[:] = [
-        (name, start, time.monotonic()) if (name, start) == (fault.target, since) else (name, start, end)
-        for name, start, end in world.down
-    ]
+    if (fault.target, since) in world.down:
+        world.down[fault.target, since] = time.monotonic()
 
 
 @contextmanager

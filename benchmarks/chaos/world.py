@@ -50,7 +50,7 @@ class World:
     prefect: Prefect
     environment: Mapping[str, str]
     has_clocks: bool
-    down: list[tuple[str, float, float]] = field(default_factory=list)  # name, from, until (monotonic)
+    down: dict[tuple[str, float], float] = field(default_factory=dict)  # name and begin: until when (monotonic)
 
     def url(self, gateway: str) -> str:
         """Where clients ask a gateway."""
@@ -61,15 +61,14 @@ class World:
 
     def lived(self, names: Sequence[str], since: float, until: float) -> bool:
         """Whether at every moment of a time one of these services was not broken."""
-        moments = [since, *(end for name, _, end in self.down if name in names and since <= end <= until)]
-        return all(any(not self._was_down(name, moment) for name in names) for moment in moments) and not any(
-            all(self._was_down(name, start) for name in names)
-            for name, start, _ in self.down
-            if name in names and since <= start <= until
-        )
+        begins = [start for (name, start), _ in self._down() if name in names and since <= start <= until]
+        return all(any(not self._was_down(name, moment) for name in names) for moment in [since, *begins])
 
     def _was_down(self, name: str, moment: float) -> bool:
-        return any(one == name and start <= moment < end for one, start, end in self.down)
+        return any(one == name and start <= moment < end for (one, start), end in self._down())
+
+    def _down(self) -> list[tuple[tuple[str, float], float]]:
+        return list(self.down.items())
 
 
 @contextmanager
