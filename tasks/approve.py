@@ -118,7 +118,9 @@ def due_approvals(workspace: Workspace) -> list[PendingApproval]:
     return [each for each in approvals.pending_approvals(workspace) if approvals.is_due(each, now)]
 
 
-@limited_task("other", name="unheard answers", task_run_name="look for answers that were cut off", cache_policy=NO_CACHE)
+@limited_task(
+    "other", name="unheard answers", task_run_name="look for answers that were cut off", cache_policy=NO_CACHE
+)
 def unheard_answers(workspace: Workspace) -> dict[str, ApprovalResponse]:
     """By version, what people answered to runs that have ended since, so that only a waiting version is left of it."""
     found: dict[str, ApprovalResponse] = {}
