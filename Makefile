@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test fuzz test-fast test-slow coverage check audit sbom docs bench lock vllm clients label-studio test-s3 test-clouds
+.PHONY: setup demo up test fuzz test-fast test-slow coverage check audit sbom docs bench lock vllm clients label-studio test-s3 test-clouds chaos
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -72,6 +72,12 @@ test-clouds: .venv-clouds/ready
 		> "$$(.venv-clouds/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/perpetune.pth"
 	.venv-clouds/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r clouds.lock
 	touch $@
+
+# Breaks the real services, one after the other and in pairs (docs/guides/chaos.md). A round takes about a minute.
+ROUNDS ?= 100
+SEED ?= 1
+chaos: .venv/ready
+	PYTHONPATH=$(CURDIR):$(CURDIR)/benchmarks:$(CURDIR)/tests/helpers $(BIN)/python -m chaos --rounds $(ROUNDS) --seed $(SEED)
 
 label-studio: .venv-label-studio/ready
 

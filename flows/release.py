@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from perpetune.errors import ChampionChanged
+from perpetune.errors import ChampionChanged, NoDecision
 from perpetune.loop.approve import (
     ApprovalResponse,
+    give_up,
     needs_approval,
     overtake,
     promotion_of,
@@ -16,7 +19,7 @@ from perpetune.loop.plan import timed
 from perpetune.loop.rollout.trial import needs_trial
 from perpetune.loop.step_durations import RELEASE
 from perpetune.policy.decision.record import Decision
-from perpetune.tasks.approve import ask_for_approval, due_approvals, record_response
+from perpetune.tasks.approve import ask_for_approval, due_approvals, record_response, unheard_answers
 from perpetune.tasks.disagreements import decide_again
 from perpetune.tasks.release import find_unfinished, release
 from perpetune.tasks.track import closing
@@ -65,18 +68,34 @@ def carry_out(workspace: Workspace, version: str, response: ApprovalResponse) ->
 
 
 def settle_approvals(workspace: Workspace) -> None:
-    """Record the approvals that nobody gave in time, and release what was approved by a process that was killed then."""
+    """Carry out what was left: answers whose run was killed, approvals that nobody gave in time, approved versions that do
+    not serve. A version whose decision record was deleted is given up, so that it disturbs no check after this one.
+    """
+    for version, response in unheard_answers(workspace).items():
+        print(f"version {version} was answered by {response.who} in a run that was killed, which is carried out now")
+        with _settling(workspace, version):
+            carry_out(workspace, version, response)
     for each in due_approvals(workspace):
-        promotion = promotion_of(workspace, each.version)
-        if not each.approved:
-            record_response(workspace, promotion, None)
-            continue
-        print(f"version {each.version} was approved and not put into service, which is done now")
-        try:
-            put_into_service(workspace, promotion, {}, approved=True)
-        except ChampionChanged as fault:
-            print(str(fault))
-            overtake(workspace, each.version)
+        with _settling(workspace, each.version):
+            promotion = promotion_of(workspace, each.version)
+            if each.approved:
+                print(f"version {each.version} was approved and not put into service, which is done now")
+                put_into_service(workspace, promotion, {}, approved=True)
+            else:
+                record_response(workspace, promotion, None)
+
+
+@contextmanager
+def _settling(workspace: Workspace, version: str) -> Iterator[None]:
+    """What can never be carried out is said once, and ends the approval of the version."""
+    try:
+        yield
+    except NoDecision as fault:
+        print(f"nobody is asked to approve version {version} any more: {fault}")
+        give_up(workspace, version)
+    except ChampionChanged as fault:
+        print(str(fault))
+        overtake(workspace, version)
 
 
 def finish(workspace: Workspace) -> CarriedOut | None:

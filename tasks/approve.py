@@ -92,12 +92,19 @@ def suspended_run(task_name: str, version: str, promotion: Decision, hours: floa
 
 def read_response(flow_run_id: UUID) -> ApprovalResponse:
     """What the person wrote who resumed this run. Raises PerpetuneError if nobody did."""
-    found = read_flow_run_input(KEYSET["response"], flow_run_id)
-    if not found:
+    answer = _answer(flow_run_id)
+    if answer is None:
         raise PerpetuneError(
             "this run has no answer: a refresh makes it, and a person resumes it",
             do="`perpetune approve VERSION --comment '...'`",
         )
+    return answer
+
+
+def _answer(flow_run_id: UUID) -> ApprovalResponse | None:
+    found = read_flow_run_input(KEYSET["response"], flow_run_id)
+    if not found:
+        return None
     answer = Approval.model_validate(found)
     return ApprovalResponse(answer.approve, answer.who, answer.comment)
 
@@ -109,6 +116,26 @@ def due_approvals(workspace: Workspace) -> list[PendingApproval]:
     """Those that timed out, and approved versions whose process was killed before it released them."""
     now = datetime.now(UTC)
     return [each for each in approvals.pending_approvals(workspace) if approvals.is_due(each, now)]
+
+
+@limited_task(
+    "other", name="unheard answers", task_run_name="look for answers that were cut off", cache_policy=NO_CACHE
+)
+def unheard_answers(workspace: Workspace) -> dict[str, ApprovalResponse]:
+    """By version, what people answered to runs that have ended since, so that only a waiting version is left of it."""
+    found: dict[str, ApprovalResponse] = {}
+    with get_client(sync_client=True) as client:
+        for each in approvals.pending_approvals(workspace):
+            if each.approved or each.flow_run is None:
+                continue
+            flow_run_id = UUID(each.flow_run)
+            try:
+                state = client.read_flow_run(flow_run_id).state
+            except ObjectNotFound:  # deleted in Prefect: nobody can answer, and in time it is due
+                continue
+            if state is not None and state.is_final() and (answer := _answer(flow_run_id)) is not None:
+                found[each.version] = answer
+    return found
 
 
 @limited_task("other", name="record response", task_run_name="log the response to the approval", cache_policy=NO_CACHE)

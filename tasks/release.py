@@ -8,7 +8,7 @@ from perpetune.loop.rollout.deploy import DeployResult
 from perpetune.loop.rollout.deploy import release as release_version
 from perpetune.loop.unfinished import (
     UnfinishedRefresh,
-    tag_versions,
+    repeat_tags,
     unfinished_refresh,
     withdraw,
     withdrawn_if_champion_changed,
@@ -49,6 +49,6 @@ def find_unfinished(workspace: Workspace) -> UnfinishedRefresh | None:
         withdraw(found.decision)
         return None
     print("a refresh was killed after its decision, which is carried out now, without training:")
-    tag_versions(found.decision)
+    repeat_tags(found)
     log_verdict(found.decision)
     return found

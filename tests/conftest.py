@@ -14,14 +14,12 @@ import hypothesis
 import pytest
 import torch
 from local_servers import QuietHandler, serve_until_exit
-from random_llama import random_llama
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
-    PreTrainedTokenizerFast,
 )
+from word_models import save_word_model
 
 from perpetune.model.base import Base, load_base
 from perpetune.params import BaseParams, LoraParams, TrainParams
@@ -61,10 +59,6 @@ WORDS = [
     "the",
     "say",
 ]
-TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} </s>{% endfor %}"
-    "{% if add_generation_prompt %} assistant {% endif %}"
-)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -92,7 +86,7 @@ def _own_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _save_random_model(tmp_path_factory.mktemp("tiny"), WORDS, positions=64)
+    return save_word_model(tmp_path_factory.mktemp("tiny"), WORDS, positions=64)
 
 
 RandomModel = Callable[[Path, Sequence[str], int], Path]
@@ -100,20 +94,7 @@ RandomModel = Callable[[Path, Sequence[str], int], Path]
 
 @pytest.fixture(scope="session")
 def random_model() -> RandomModel:
-    return _save_random_model
-
-
-def _save_random_model(folder: Path, known: Sequence[str], positions: int) -> Path:
-    """Write a random Llama that knows these words, and return its folder."""
-    words = {word: position for position, word in enumerate(["<unk>", "</s>", *known])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    # Wide, so that words differ enough for an adapter to tell them apart.
-    random_llama(len(words), positions=positions, eos=1, spread=0.2).save_pretrained(folder)
-    return folder
+    return save_word_model
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,12 @@ def append_first(url: str, event: Event, what: str, do: str, *, once: str | None
         log.dispose()
 
 
+def has_key(log: Engine, once: str) -> bool:
+    """Whether an event was appended with this key."""
+    with log.connect() as connection:
+        return connection.execute(select(audit.c.number).where(audit.c.once == once)).first() is not None
+
+
 def entries(log: Engine, after: int = 0) -> Iterator[Entry]:
     """All entries after this number, in order, in bounded memory."""
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,9 @@ def status(
     from perpetune.runtime.up import is_lasting
 
     with for_people():
+        # A server that hangs is a part that could not be read, not a reason to wait for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         lasting = is_lasting(open_workspace())  # before the addresses of temporary servers are set
         with services_or_none() as workspace:
             found = read_status(workspace, all_versions=all_)

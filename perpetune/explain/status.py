@@ -37,7 +37,7 @@ from perpetune.statistics.change_point import most_likely_change
 from perpetune.tracking import registry
 from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import ERROR, artifact, artifact_names, newest_ended, newest_run, runs_url
+from perpetune.tracking.runs import ERROR, MlflowError, artifact, artifact_names, newest_ended, newest_run, runs_url
 from perpetune.workspace import Workspace
 
 WATCH = "`perpetune watch`"
@@ -178,7 +178,7 @@ def _or_fault(read: Callable[[], Part]) -> tuple[Part | None, str | None]:
     """What was read, or why it could not be."""
     try:
         return read(), None
-    except PerpetuneError as fault:
+    except (PerpetuneError, MlflowError) as fault:
         return None, str(fault)
 
 

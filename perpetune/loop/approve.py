@@ -5,7 +5,7 @@ No process waits: the version's tags say that it waits, until when, and which su
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +21,11 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names
 from perpetune.workspace import Workspace
 
-# Values of the tag `approval`. An approved version is "overtaken" if another became champion before its release.
+# Values of the tag `approval`. An approved version is "overtaken" if another became champion before its release, and
+# "without record" if the decision record that promotes it was deleted.
 WAITING, APPROVED, REFUSED, TIMED_OUT, OVERTAKEN = "waiting", "approved", "refused", "timed out", "overtaken"
+WITHOUT_RECORD = "without record"
+ENDED = (REFUSED, TIMED_OUT, OVERTAKEN, WITHOUT_RECORD)
 STATE, UNTIL, FLOW_RUN, TIME = "approval", "approval.until", "approval.flow_run", "approval.time"
 RELEASING = timedelta(minutes=10)  # an approved version is not released by another process meanwhile
 
@@ -123,26 +126,62 @@ def overtake(workspace: Workspace, version: str) -> None:
     registry.tag_version(workspace.params.task.name, version, {STATE: OVERTAKEN})
 
 
+def give_up(workspace: Workspace, version: str) -> None:
+    """Tag a version whose decision record was deleted, so that nobody is asked for its approval any more."""
+    tags = {TIME: datetime.now(UTC).isoformat(), STATE: WITHOUT_RECORD}
+    registry.tag_version(workspace.params.task.name, version, tags)
+
+
 def promotion_of(workspace: Workspace, version: str) -> Decision:
     """The decision record that promotes the version. Raises NoDecision if there is none."""
     run_id = registry.get(workspace.params.task.name, version).run_id
+    for found in _decisions(run_id):
+        if (found.kind, found.outcome, found.ids.model_version) == ("promotion", "promote", version):
+            return found
+    raise NoDecision(f"no decision promotes version {version}", do="`perpetune explain VERSION` shows its decisions")
+
+
+def _decisions(run_id: str) -> Iterator[Decision]:
+    """The decision records of a run and of its versions, the newest first."""
     with TemporaryDirectory() as folder:
         for name in [*reversed(artifact_names(run_id, LATER)), RECORD]:
-            path = artifact(run_id, name, Path(folder))
-            found = Decision.from_json(path.read_text(encoding="utf-8")) if path else None
-            if found and (found.kind, found.outcome, found.ids.model_version) == ("promotion", "promote", version):
-                return found
-    raise NoDecision(f"no decision promotes version {version}", do="`perpetune explain VERSION` shows its decisions")
+            if path := artifact(run_id, name, Path(folder)):
+                yield Decision.from_json(path.read_text(encoding="utf-8"))
 
 
 def record_response(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
     """Log the decision on a promotion after its approval step; `response` is None if it timed out.
 
     The decision record is logged to the run that made the version; the version's tags name the reviewer, time and
-    comment.
+    comment. If a process was killed between the record and the tags, its record stands and the rest is repeated.
     """
     task, version = promotion.task, promotion.ids.model_version
     assert version is not None
+    decision = _recorded(promotion) or _decision_on(workspace, promotion, response)
+    log_later_decision(workspace, decision, registry.get(task, version))
+    registry.tag_version(task, version, _tags(decision))
+    champion = registry.find(task, "champion")
+    if decision.outcome != "promote" and champion is not None and champion.version == promotion.ids.champion_version:
+        # As after any rejection: this run evaluated the champion on the newest reference rows.
+        registry.tag_version(task, champion.version, {"answers": f"{promotion.ids.run_id}/champion"})
+    return decision
+
+
+def _recorded(promotion: Decision) -> Decision | None:
+    """The response that was recorded since this promotion was decided."""
+    version = promotion.ids.model_version
+    return next(
+        (
+            found
+            for found in _decisions(str(promotion.ids.run_id))
+            if (found.kind, found.ids.model_version) == ("approval", version) and found.time > promotion.time
+        ),
+        None,
+    )
+
+
+def _decision_on(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
+    task, version = promotion.task, str(promotion.ids.model_version)
     champion = registry.find(task, "champion")
     evidence = ApprovalEvidence(
         version=version,
@@ -153,19 +192,13 @@ def record_response(workspace: Workspace, promotion: Decision, response: Approva
         who=response.who if response else "",
         comment=response.comment if response else "",
     )
-    decision = record(approved(evidence), evidence, task=task, time=datetime.now(UTC), ids=promotion.ids)
-    log_later_decision(workspace, decision, registry.get(task, version))
-    registry.tag_version(task, version, _tags(decision, response))
-    if decision.outcome != "promote" and champion is not None and champion.version == evidence.compared_with:
-        # As after any rejection: this run evaluated the champion on the newest reference rows.
-        registry.tag_version(task, champion.version, {"answers": f"{promotion.ids.run_id}/champion"})
-    return decision
+    return record(approved(evidence), evidence, task=task, time=datetime.now(UTC), ids=promotion.ids)
 
 
-def _tags(decision: Decision, response: ApprovalResponse | None) -> dict[str, str]:
-    tags = {TIME: decision.time.isoformat()}
-    if response is None:
+def _tags(decision: Decision) -> dict[str, str]:
+    tags, evidence = {TIME: decision.time.isoformat()}, decision.evidence
+    if evidence["approve"] is None:
         return tags | {STATE: TIMED_OUT}
     # "approved" means that the version is to be put into service.
-    state = REFUSED if not response.approve else APPROVED if decision.outcome == "promote" else OVERTAKEN
-    return tags | {STATE: state, "approval.by": response.who, "approval.comment": response.comment}
+    state = REFUSED if not evidence["approve"] else APPROVED if decision.outcome == "promote" else OVERTAKEN
+    return tags | {"approval.by": evidence["who"], "approval.comment": evidence["comment"], STATE: state}

@@ -225,17 +225,24 @@ def ids_of(workspace: Workspace, version: Version, champion: str | None) -> Ids:
 
 
 def log_decision(workspace: Workspace, run: Run, decision: Decision) -> None:
-    """Log the decision to the audit log, and its record and tags to the run."""
-    audit_decision(workspace, decision)
+    """Log the record of the decision to the run, then the decision to the audit log, then tag the run.
+
+    From the entry in the audit log on it is decided: a record without one is a draft, which the next decision replaces.
+    """
     log_text(run, decision.to_json(), RECORD)
+    audit_decision(workspace, decision)
+    tag_decision(run, decision)
+
+
+def tag_decision(run: Run, decision: Decision) -> None:
     tag(run, {"decision": decision.outcome, "decision.reason": decision.reason, "decision.line": headline(decision)})
 
 
 def log_later_decision(workspace: Workspace, decision: Decision, version: Version) -> None:
-    """Log a decision made after a version's own run to the audit log and to that run, and tag and describe the version."""
-    audit_decision(workspace, decision)
+    """Log a decision made after a version's own run to that run and to the audit log, and tag and describe the version."""
     name = f"{LATER}/{decision.time:%Y%m%dT%H%M%S%f}-{decision.kind.replace(' ', '-')}.json"
     log_text(find_run(version.run_id), decision.to_json(), name)
+    audit_decision(workspace, decision)
     tags = {"decision.reason": decision.reason, "decision.line": headline(decision), "decision": decision.outcome}
     registry.tag_version(version.task, version.version, tags)
     registry.describe_version(version.task, version.version, f"{decision.outcome}: {' '.join(decision.reasons)}")

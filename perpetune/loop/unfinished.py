@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from perpetune.errors import ChampionChanged, NoDecision
-from perpetune.loop.approve import APPROVED, OVERTAKEN, REFUSED, TIMED_OUT
-from perpetune.loop.run_context import RECORD, use_mlflow
+from perpetune.loop.approve import APPROVED, ENDED
+from perpetune.loop.audited import is_audited, record_digest
+from perpetune.loop.run_context import RECORD, tag_decision, use_mlflow
 from perpetune.policy.costs import cost_table
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision
 from perpetune.policy.verdict import Outcome
 from perpetune.tracking import registry
-from perpetune.tracking.runs import Run, artifact, drop_run_tag, find_run, newest_of_any_status
+from perpetune.tracking.runs import Run, UnfinishedRun, artifact, drop_run_tag, find_run, newest_of_any_status, tag
 from perpetune.workspace import Workspace
+
+WITHDRAWN = "decision.withdrawn"  # tag of a run: the digest of the decision record that does not hold any more
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,44 @@ def unfinished_refresh(workspace: Workspace) -> UnfinishedRefresh | None:
     """
     use_mlflow(workspace)
     newest = newest_of_any_status(workspace.params.task.name, "refresh")
-    if newest is None or newest.finished or "decision" not in newest.tags:
+    decision = None if newest is None or newest.finished else _decision_of(workspace, newest)
+    if newest is None or decision is None:
         return None
-    path = artifact(newest.run.id, RECORD, workspace.run_folder(newest.run.id))
-    if path is None:
-        raise NoDecision(f"the run {newest.run.id} is decided and has no decision record", do="delete it in MLflow")
-    decision = Decision.from_json(path.read_text(encoding="utf-8"))
     version = registry.get(decision.task, str(decision.ids.model_version))
     approval, state = version.tags.get("approval"), version.tags.get(registry.STATE)
     champion = registry.find(decision.task, "champion")
     serving = champion.version if champion else None
     if state == "refused":
         return None
-    outcome: Outcome = "reject" if approval in (REFUSED, TIMED_OUT, OVERTAKEN) else decision.outcome
+    outcome: Outcome = "reject" if approval in ENDED else decision.outcome
     settled = state is not None and serving != version.version  # on trial, or replaced since
     changed = None
     if outcome == "promote" and not settled and serving not in (decision.ids.champion_version, version.version):
         fault = registry.champion_changed(decision.task, version.version, decision.ids.champion_version, serving)
         changed = str(fault)
     return UnfinishedRefresh(newest.run, decision, outcome, approval == APPROVED, settled, changed)
+
+
+def _decision_of(workspace: Workspace, unfinished: UnfinishedRun) -> Decision | None:
+    """What the run has decided; None if it has not. Raises NoDecision if it is tagged so and has no record."""
+    path = artifact(unfinished.run.id, RECORD, workspace.run_folder(unfinished.run.id))
+    tagged = "decision" in unfinished.tags
+    if path is None and tagged:
+        raise NoDecision(f"the run {unfinished.run.id} is decided and has no decision record", do="delete it in MLflow")
+    if path is None:
+        return None
+    decision = Decision.from_json(path.read_text(encoding="utf-8"))
+    if tagged:
+        return decision
+    # Killed between the audit log and the tag it is decided; between the record and the audit log it is not.
+    withdrawn = unfinished.tags.get(WITHDRAWN) == record_digest(decision)
+    return decision if not withdrawn and is_audited(workspace, decision) else None
+
+
+def repeat_tags(found: UnfinishedRefresh) -> None:
+    """Write the tags of the decision again, of which a killed process may have written a part."""
+    tag_decision(found.run, found.decision)
+    tag_versions(found.decision)
 
 
 def tag_versions(decision: Decision) -> None:
@@ -111,4 +133,5 @@ def withdraw(decision: Decision) -> None:
     tuned = registry.version_from_run(decision.task, run, ids.adapter_digest) if ids.adapter_digest else None
     for version in {ids.model_version, tuned} - {None}:
         registry.drop_tag(decision.task, str(version), "decision")
+    tag(run, {WITHDRAWN: record_digest(decision)})
     drop_run_tag(run, "decision")

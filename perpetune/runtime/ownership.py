@@ -6,7 +6,9 @@ terminal may still have the variables of another workspace's services.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -19,7 +21,7 @@ from perpetune.settings import Settings
 HEADER = "x-perpetune-workspace"  # of every answer of the Prefect server that `perpetune up` starts
 TAG = "perpetune.workspace"  # of MLflow's default experiment, which every store has
 _DEFAULT_EXPERIMENT = "0"
-_SECONDS = 5.0
+_SECONDS = 3.0
 
 
 def mark_mlflow(url: str, workspace: str) -> bool:
@@ -35,13 +37,12 @@ def require_own(addresses: Addresses) -> None:
 
     A service that does not answer is no error yet: whoever needs it says so.
     """
-    for name in sorted(addresses.started & _QUESTIONS.keys()):
-        variable, ask = _QUESTIONS[name]
-        url = addresses.variables[variable]
-        try:
-            owner = ask(url)
-        except httpx.HTTPError:
+    names = sorted(addresses.started & _QUESTIONS.keys())
+    urls = [addresses.variables[_QUESTIONS[name][0]] for name in names]
+    for name, url, answer in zip(names, urls, _asked([_QUESTIONS[name][1] for name in names], urls), strict=True):
+        if answer is None:
             continue
+        owner = answer.owner
         if owner != addresses.variables[WORKSPACE_ID]:
             raise PerpetuneError(
                 f"the {name} of this workspace has ended, and {_described(owner)} answers at its address",
@@ -55,13 +56,13 @@ def require_not_foreign(settings: Settings, home: Path) -> None:
 
     A service that belongs to no workspace, such as a shared MLflow, is anybody's.
     """
-    for url, ask in ((settings.mlflow_tracking_uri, _owner_of_mlflow), (settings.prefect_api_url, _owner_of_prefect)):
-        if url is None or not is_on_this_machine(url):
+    named = ((settings.mlflow_tracking_uri, _owner_of_mlflow), (settings.prefect_api_url, _owner_of_prefect))
+    here = [(url.rstrip("/"), ask) for url, ask in named if url is not None and is_on_this_machine(url)]
+    urls = [url for url, _ in here]
+    for url, answer in zip(urls, _asked([ask for _, ask in here], urls), strict=True):
+        if answer is None:
             continue
-        try:
-            owner = ask(url.rstrip("/"))
-        except httpx.HTTPError:
-            continue
+        owner = answer.owner
         if owner not in (None, own_id(settings, home)):
             raise PerpetuneError(
                 "this service belongs to another workspace",
@@ -69,6 +70,24 @@ def require_not_foreign(settings: Settings, home: Path) -> None:
                 do="unset MLFLOW_TRACKING_URI and PREFECT_API_URL, or set PERPETUNE_WORKSPACE_ID="
                 f"{owner} if you mean that one",
             )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    owner: str | None
+
+
+def _asked(questions: Sequence[Callable[[str], str | None]], urls: Sequence[str]) -> list[_Answer | None]:
+    """What each service answers, None for one that does not; all at once, because one that hangs takes `_SECONDS`."""
+
+    def ask(question: Callable[[str], str | None], url: str) -> _Answer | None:
+        try:
+            return _Answer(question(url))
+        except httpx.HTTPError:
+            return None
+
+    with ThreadPoolExecutor(max_workers=max(1, len(urls))) as pool:
+        return list(pool.map(ask, questions, urls))
 
 
 def own_id(settings: Settings, home: Path) -> str:

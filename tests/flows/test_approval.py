@@ -19,6 +19,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Crashed
 from waiting import eventually
 from workspaces import write_params
 
@@ -277,6 +278,27 @@ def test_an_approved_version_whose_process_was_killed_is_released_by_the_next_ch
     MlflowClient().log_text(str(ids.run_id), decided.model_copy(update={"ids": ids}).to_json(), "decision.json")
     settle(workspace)
     assert champion(workspace) == version
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_the_next_check_carries_out_an_answer_whose_run_was_killed_and_gives_up_what_has_no_record(
+    workspace: Workspace,
+) -> None:
+    lost = open_run("colours", "refresh", {"perpetune.kind": "refresh"}, {})
+    unrecorded = str(MlflowClient().create_model_version("colours", "nowhere", lost.id).version)
+    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    registry.tag_version("colours", unrecorded, {"approval.until": long_ago, "approval": "waiting"})
+    version, waiting = asked(with_hours(workspace.root, 1.0))
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        said = {"approve": False, "who": "Ada", "comment": "it is rude"}
+        assert client.resume_flow_run(UUID(waiting["id"]), said).status == "ACCEPT"
+        client.set_flow_run_state(UUID(waiting["id"]), Crashed(message="killed"), force=True)
+    settle(workspace)
+    tags = registry.get("colours", version).tags
+    assert (tags["approval"], tags["approval.by"]) == ("refused", "Ada")
+    assert registry.get("colours", unrecorded).tags["approval"] == "without record"
+    settle(workspace)
 
 
 # The refresh itself, in a workspace without data: it would fail if it went on to train. It may be killed at an alias.

@@ -14,9 +14,9 @@ from perpetune.gateway.api.embeddings import PATH as EMBEDDINGS
 from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.api.feedback import MAX_BYTES as MAX_FEEDBACK_BYTES
 from perpetune.gateway.api.feedback import PATH as FEEDBACK
+from perpetune.gateway.api.request.disconnect import CLIENT_GONE, ClientDisconnected
 from perpetune.gateway.app import max_body_bytes
 from perpetune.gateway.middleware.access import secret_of
-from perpetune.gateway.api.request.disconnect import CLIENT_GONE, ClientDisconnected
 from perpetune.gateway.middleware.body_limit import PROMPT_PATHS, BodyLimits, read_body
 from perpetune.gateway.middleware.content_encoding import encodings_of, inflate
 from perpetune.gateway.tasks.feedback_of_tasks import FeedbackOfTasks

@@ -13,18 +13,21 @@ from kills import killed_at
 from mlflow.tracking import MlflowClient
 from workspaces import write_params
 
+from perpetune.audit.store import entries
 from perpetune.errors import ChampionChanged
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.explain.status import decisions_of, read_status
 from perpetune.generation.answer import Answer
-from perpetune.loop.approve import APPROVED, REFUSED, WAITING
+from perpetune.loop.approve import APPROVED, REFUSED, WAITING, ApprovalResponse, record_response
 from perpetune.loop.assess.assess import Assessment
+from perpetune.loop.audited import record_digest
 from perpetune.loop.decide import decide
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import open_loop_run
-from perpetune.loop.unfinished import tag_versions, unfinished_refresh, withdraw, withdrawn_if_champion_changed
+from perpetune.loop.unfinished import repeat_tags, unfinished_refresh, withdraw, withdrawn_if_champion_changed
 from perpetune.params import load_params
 from perpetune.policy.decision.record import Decision
+from perpetune.prediction_log.database import open_log
 from perpetune.records import Example
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, active, close_run, connect, open_run
@@ -85,6 +88,17 @@ def champion(workspace: Workspace) -> str:
     return found.version
 
 
+def audited(workspace: Workspace) -> list[str]:
+    """The digests of the decision records in the audit log, of the workspace's task."""
+    log = open_log(workspace.settings.prediction_log)
+    try:
+        found = [each.event for each in entries(log)]
+    finally:
+        log.dispose()
+    task = workspace.params.task.name
+    return [each.details["record"] for each in found if each.subject == f"{task} version 2"]
+
+
 class Process:
     """The steps of a refresh after its training, in the order of flows/refresh.py. `evaluated` counts evaluations."""
 
@@ -97,7 +111,7 @@ class Process:
         if found is not None and found.changed is not None:
             withdraw(found.decision)
         elif found is not None:
-            tag_versions(found.decision)
+            repeat_tags(found)
             if found.outcome == "promote" and not found.settled:
                 self._release(found.decision)
             close_run(found.run, succeeded=True)
@@ -168,6 +182,7 @@ def test_the_next_refresh_ends_it_wherever_it_was_killed(open_task: Callable[[],
             assert registry.get(task, "1").tags["answers"].endswith("/champion"), where
         assert unfinished_refresh(workspace) is None, where
         assert read_status(workspace).unfinished is None
+        assert audited(workspace) == [record_digest(decisions_of(workspace, "2")[0])], f"{where}: decided once"
 
 
 def test_a_decision_against_an_older_champion_is_made_again_without_training(
@@ -224,6 +239,28 @@ def test_what_a_person_said_is_kept(
     registry.tag_version(workspace.params.task.name, "2", {"approval": approval})
     found = unfinished_refresh(workspace)
     assert found is not None and (found.outcome, found.approved) == (outcome, approved)
+
+
+def test_an_answer_that_was_cut_off_is_recorded_once_and_stands(open_task: Callable[[], Workspace]) -> None:
+    """Also if the next process has another answer, such as that the time is over."""
+    first, second = ApprovalResponse(False, "Ada", "it is rude"), None
+    for number in itertools.count():
+        workspace = open_task()
+        process = Process(workspace)
+        run = open_loop_run(workspace, "refresh", "manual", "a test", "flow-run", "data 1")
+        promotion = process._decide(run, process._version(run))
+        with killed_at(number) as made:
+            record_response(workspace, promotion, first)
+        where = f"killed after {made}"
+        is_recorded = len(decisions_of(workspace, "2")) == 2
+        decision = record_response(workspace, promotion, second if is_recorded else first)
+        tags = registry.get(workspace.params.task.name, "2").tags
+        assert (tags["approval"], tags["approval.by"]) == ("refused", "Ada"), where
+        assert audited(workspace) == [record_digest(promotion), record_digest(decision)], where
+        assert len([each for each in decisions_of(workspace, "2") if each.kind == "approval"]) == 1, where
+        if len(made) < number:
+            break
+    assert number > 5
 
 
 def test_a_version_that_the_gateway_refused_is_not_tried_again(open_task: Callable[[], Workspace]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +14,7 @@ from local_servers import QuietHandler, serve_until_exit
 
 from perpetune.errors import PerpetuneError
 from perpetune.runtime.addresses import WORKSPACE_ID, Addresses, workspace_id
-from perpetune.runtime.ownership import HEADER, TAG, require_not_foreign, require_own
+from perpetune.runtime.ownership import _SECONDS, HEADER, TAG, require_not_foreign, require_own
 from perpetune.runtime.processes import free_ports
 from perpetune.settings import Settings
 
@@ -90,3 +92,14 @@ def test_a_copy_is_another_workspace_and_a_link_is_the_same(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "one")
     assert workspace_id(tmp_path / "one") == workspace_id(tmp_path / "link") != workspace_id(tmp_path / "two")
+
+
+def test_services_that_hang_are_asked_at_the_same_time() -> None:
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in VARIABLES]
+        urls = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in waiting]
+        addresses = {**dict(zip(VARIABLES.values(), urls, strict=True)), WORKSPACE_ID: "mine"}
+        began = time.monotonic()
+        require_own(Addresses(addresses, frozenset(VARIABLES)))
+        require_not_foreign(Settings(mlflow_tracking_uri=urls[0], prefect_api_url=urls[1]), Path())
+        assert time.monotonic() - began < 2 * _SECONDS + 1.5, "not one after the other"

@@ -1,0 +1,100 @@
+"""Clients that ask two gateways and send labels without pause, as an application behind a load balancer does."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+
+from chaos import task
+
+TRY_SECONDS = 6.0  # until the next gateway is asked
+REQUEST_SECONDS = 30.0  # until a request has failed
+_AGAIN = {429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class FailedRequest:
+    since: float
+    until: float
+    why: str
+
+
+@dataclass
+class Load:
+    """`answered` are the versions by request id, `labels` the acknowledged labels by request id."""
+
+    urls: Sequence[str]
+    clients: int = 3
+    pause: float = 0.2
+    answered: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    failed: list[FailedRequest] = field(default_factory=list)
+    retried: int = 0
+    unacknowledged: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self, seed: int) -> None:
+        self._threads = [
+            threading.Thread(target=self._run, args=(random.Random(seed * 100 + number),), daemon=True)
+            for number in range(self.clients)
+        ]
+        for each in self._threads:
+            each.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for each in self._threads:
+            each.join()
+
+    def _run(self, draw: random.Random) -> None:
+        rows = [row for desk in task.LABELS for row in task.questions(desk)]
+        with httpx.Client(timeout=TRY_SECONDS, trust_env=False) as client:
+            while not self._stop.wait(self.pause):
+                row = draw.choice(rows)
+                body = {"model": task.NAME, "messages": [{"role": "user", "content": row.input}]}
+                answer = self._post(client, draw, "/v1/chat/completions", body, must=True)
+                if answer is None:
+                    continue
+                found = answer.json()
+                self.answered[found["id"]] = found["perpetune"]["version"]
+                if draw.random() < 0.7:
+                    self._label(client, draw, found["id"], row.output)
+
+    def _label(self, client: httpx.Client, draw: random.Random, request: str, label: str) -> None:
+        body = {"request_id": request, "label": label}
+        if self._post(client, draw, "/v1/feedback", body, must=False) is None:
+            self.unacknowledged += 1
+        else:
+            self.labels[request] = label
+
+    def _post(
+        self, client: httpx.Client, draw: random.Random, path: str, body: Mapping[str, object], *, must: bool
+    ) -> httpx.Response | None:
+        """The answer of one of the gateways; None if none has answered in time. `must`: that is a failure."""
+        since, first, why = time.monotonic(), draw.randrange(len(self.urls)), ""
+        number = 0
+        while time.monotonic() - since < REQUEST_SECONDS:
+            url = self.urls[(first + number) % len(self.urls)]
+            number += 1
+            try:
+                answer = client.post(url + path, json=body)
+            except httpx.TransportError as fault:
+                why = type(fault).__name__
+            else:
+                if answer.status_code == 200:
+                    self.retried += number > 1
+                    return answer
+                why = f"{answer.status_code} {answer.text[:200]}"
+                if answer.status_code not in _AGAIN and must:
+                    break
+            if number % len(self.urls) == 0:
+                time.sleep(0.3)
+        if must:
+            self.failed.append(FailedRequest(since, time.monotonic(), why))
+        return None
