@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 _DEFAULTS = ServeParams()
 _GRACE_SECONDS = 5  # beyond the timeout of a request
+_SWITCH_SECONDS = 0.0005  # after which the writer of the log hands the interpreter over to requests; Python's are 5 ms
 _DRAIN_SECONDS = 1.0  # between "not ready" and refusing connections, for load balancers to notice
 
 
@@ -206,6 +207,7 @@ def run(
     On the signal it becomes not ready, but accepts requests for `drain_seconds` more. Raises PerpetuneError if a second
     signal stopped it at once.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server = _Server(server_config(app, params, grace_seconds), app, drain_seconds)
     server.run(sockets=[address])
     if server.force_exit:
