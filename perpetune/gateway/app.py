@@ -134,7 +134,7 @@ def create_app(
         params=params,
         max_new_tokens=max_new_tokens,
     )
-    app.state.recorder, app.state.follower = recorder, follower
+    app.state.recorder, app.state.follower, app.state.metrics = recorder, follower, metrics
     max_bytes = _BYTES_A_CHAR * params.max_request_chars + _BYTES_AROUND
     add_middlewares(app, params, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
     add_error_handlers(app)

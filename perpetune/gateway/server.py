@@ -10,10 +10,12 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +38,8 @@ from perpetune.gateway.middleware.draining import DrainingProtocol, drain
 from perpetune.gateway.middleware.peer import PeerMiddleware
 from perpetune.gateway.recording.embedder import Embedder, encoder_loader
 from perpetune.gateway.releases.first_release import BootstrappingSource
+from perpetune.gateway.workers.seat import FOLLOW_SECONDS, Seat
+from perpetune.gateway.workers.supervisor import Supervisor
 from perpetune.generation.prompt_format import prompt_format
 from perpetune.model.release import ServedBase, System
 from perpetune.params import Params, ServeParams
@@ -58,14 +62,26 @@ _SWITCH_SECONDS = 0.0005  # after which the writer of the log hands the interpre
 _DRAIN_SECONDS = 1.0  # between "not ready" and refusing connections, for load balancers to notice
 
 
-def serve(workspace: Workspace, host: str, port: int) -> None:
-    """Serve at this address until a signal. A task without a champion gets its first version here.
+def serve(workspace: Workspace, host: str, port: int, workers: int | None = None) -> None:
+    """Serve at this address until a signal, with so many processes (None: `serve.workers`).
+
+    A task without a champion gets its first version here.
 
     On a signal, requests in flight are answered and the log is flushed. Raises PerpetuneError if the port is in use,
     the log cannot be opened, Presidio is needed but missing, the base model is missing, no registry is configured (one
-    that is down is waited for), or a second signal cut the shutdown short.
+    that is down is waited for), a second signal cut the shutdown short, or several workers are wanted of an engine that
+    answers in the gateway's process.
     """
     params, settings = workspace.params, workspace.settings
+    count = params.serve.workers if workers is None else workers
+    if count < 1:
+        raise PerpetuneError(f"{count} workers cannot serve", where="--workers", do="give 1 or more")
+    if count > 1 and params.serve.engine == "transformers":
+        raise PerpetuneError(
+            "serve.engine transformers holds the model in the gateway's process, so it has one worker",
+            where="params.yaml: serve.workers",
+            do="set serve.workers to 1, or serve.engine to vllm",
+        )
     if settings.mlflow_tracking_uri is None:
         raise PerpetuneError(
             "no MLflow registry is configured",
@@ -80,33 +96,49 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
     if params.log.redact:
         require_presidio()  # before the model is loaded, which takes long
     with listen(host, port) as address:
-        log = open_log(settings.prediction_log)
-        warn_if_open(log, host)
-        # Late, because importing MLflow takes seconds: a port in use is reported at once.
-        from perpetune.loop.first_version import make_first_version
-        from perpetune.tracking.registry import RegistrySource
+        if count == 1:
+            _work(workspace, host, address)
+            return
+        with tempfile.TemporaryDirectory(prefix="perpetune-workers-") as folder:
+            Supervisor(count, lambda number: _work(workspace, host, address, Seat(number, Path(folder)))).run()
 
-        engine, base = build_engine(params, settings)
-        app = create_app(
-            params.task.name,
-            engine=engine,
-            source=BootstrappingSource(
-                RegistrySource(params.task.name, settings.home.absolute() / "releases"),
-                lambda: make_first_version(workspace, base),
-            ),
-            log=log,
-            params=params.serve,
-            max_new_tokens=params.evaluate.max_new_tokens,
-            release_params=params.release,
-            log_params=params.log,
-            spool=settings.home.absolute() / "spool",
-            labels=policy_of(params),
-            workspace_id=settings.workspace_id,
-            embedder=_embedder(params, settings, log),
-            approvals=_approvals(workspace),
-        )
-        run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve)
-        log.dispose()
+
+def _work(workspace: Workspace, host: str, address: socket.socket, seat: Seat | None = None) -> None:
+    """Serve in this process, which is a worker if it has a seat among others."""
+    params, settings = workspace.params, workspace.settings
+    log = open_log(settings.prediction_log)
+    leads = seat is None or seat.leads
+    if leads:
+        warn_if_open(log, host)
+    # Late, because importing MLflow takes seconds: a port in use is reported at once.
+    from perpetune.loop.first_version import make_first_version
+    from perpetune.tracking.registry import RegistrySource
+
+    engine, base = build_engine(params, settings)
+    registry = RegistrySource(params.task.name, settings.home.absolute() / "releases")
+    first = BootstrappingSource(registry, lambda: make_first_version(workspace, base)) if leads else registry
+    app = create_app(
+        params.task.name,
+        engine=engine,
+        source=seat.source(first) if seat else first,
+        log=log,
+        params=params.serve if leads else params.serve.model_copy(update={"poll_seconds": FOLLOW_SECONDS}),
+        max_new_tokens=params.evaluate.max_new_tokens,
+        release_params=params.release,
+        log_params=params.log,
+        spool=settings.home.absolute() / "spool",
+        labels=policy_of(params),
+        workspace_id=settings.workspace_id,
+        embedder=_embedder(params, settings, log) if leads else None,
+        approvals=_approvals(workspace),
+    )
+    tick = seat.take(app) if seat else _alone
+    run(app, address, grace_seconds=params.serve.timeout_seconds + _GRACE_SECONDS, params=params.serve, tick=tick)
+    log.dispose()
+
+
+def _alone() -> bool:
+    return True
 
 
 def _embedder(params: Params, settings: Settings, log: sqlalchemy.Engine) -> Embedder | None:
@@ -201,14 +233,15 @@ def run(
     grace_seconds: float,
     drain_seconds: float = _DRAIN_SECONDS,
     params: ServeParams = _DEFAULTS,
+    tick: Callable[[], bool] = _alone,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish requests in flight, for at most `grace_seconds`.
 
-    On the signal it becomes not ready, but accepts requests for `drain_seconds` more. Raises PerpetuneError if a second
-    signal stopped it at once.
+    On the signal it becomes not ready, but accepts requests for `drain_seconds` more. `tick` is called every tenth of a
+    second; if it is false, that is as a signal. Raises PerpetuneError if a second signal stopped it at once.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server = _Server(server_config(app, params, grace_seconds), app, drain_seconds)
+    server = _Server(server_config(app, params, grace_seconds), app, drain_seconds, tick)
     server.run(sockets=[address])
     if server.force_exit:
         raise PerpetuneError(
@@ -247,10 +280,13 @@ def warn_if_open(log: sqlalchemy.Engine, host: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn that drains before it stops accepting connections, and exits successfully after a graceful shutdown."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, drain_seconds: float, tick: Callable[[], bool] = _alone
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
+        self._tick = tick
         self._stop_at: float | None = None
         self._lasting = LastingObjects(lambda: app.state.follower.versions)
 
@@ -277,6 +313,8 @@ class _Server(uvicorn.Server):
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         self._lasting.freeze_new()
+        if not self._tick() and self._stop_at is None:
+            self.handle_exit(signal.SIGTERM, None)
         return await super().on_tick(counter)
 
 

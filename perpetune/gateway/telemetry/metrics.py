@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
 
@@ -128,6 +128,7 @@ class Metrics:
         Info("perpetune_build", "Versions of perpetune and Python", registry=self.registry).info(
             {"version": version_of("perpetune"), "python": platform.python_version()}
         )
+        self.join: Callable[[bytes], bytes] = lambda own: own
         self._series: dict[tuple[object, ...], Any] = {}
 
     def series(self, metric: Kind, *labels: str) -> Kind:
@@ -158,7 +159,11 @@ class Metrics:
             metric.remove_by_labels({"version": version})
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """All metrics in Prometheus' text format, those of the gateway's other processes included."""
+        return self.join(self.own_text())
+
+    def own_text(self) -> bytes:
+        """The metrics of this process."""
         return generate_latest(self.registry)
 
 
