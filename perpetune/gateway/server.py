@@ -100,7 +100,9 @@ def serve(workspace: Workspace, host: str, port: int, workers: int | None = None
             _work(workspace, host, address)
             return
         with tempfile.TemporaryDirectory(prefix="perpetune-workers-") as folder:
-            Supervisor(count, lambda number: _work(workspace, host, address, Seat(number, Path(folder)))).run()
+            Supervisor(
+                count, lambda number: _work(workspace, host, address, Seat(number, Path(folder))), address.close
+            ).run()
 
 
 def _work(workspace: Workspace, host: str, address: socket.socket, seat: Seat | None = None) -> None:

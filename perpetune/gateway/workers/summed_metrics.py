@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 # States that all workers have, and not amounts.
-_SAME = ("perpetune_release_serving", "perpetune_release_trial", "perpetune_build")
+_SAME = ("perpetune_release_serving", "perpetune_release_trial", "perpetune_build_info")
 _ADD_UP = ("counter", "histogram")  # which count for ever, also what an ended process has counted
 
 _Sample = tuple[str, tuple[tuple[str, str], ...]]

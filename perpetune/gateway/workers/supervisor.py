@@ -22,15 +22,17 @@ _STABLE_SECONDS = 60.0  # of a worker's life, after which its faults are forgott
 
 
 class Supervisor:
-    """Runs `work(0)` to `work(count - 1)`, each in a process, until SIGTERM or SIGINT.
+    """Runs `work(0)` to `work(count - 1)`, each in a process, until SIGTERM or SIGINT, on which `release` is called.
 
     Workers are forked, so that they have what is open here, such as a listening socket; nothing that has threads may be
-    imported before. A worker that ends is started again, later and later if it keeps ending.
+    imported before. `release` must close that socket here: while one process has it open, clients can connect and are
+    never answered. A worker that ends is started again, later and later if it keeps ending.
     """
 
-    def __init__(self, count: int, work: Callable[[int], None]) -> None:
+    def __init__(self, count: int, work: Callable[[int], None], release: Callable[[], None]) -> None:
         self._count = count
         self._work = work
+        self._release = release
         self._running: dict[int, int] = {}  # the number of each process
         self._began: dict[int, float] = {}
         self._faults: dict[int, int] = {}
@@ -87,6 +89,7 @@ class Supervisor:
 
     def _pass_on(self, _number: int, _frame: FrameType | None = None) -> None:
         self._stopping = True
+        self._release()
         for pid in tuple(self._running):
             os.kill(pid, signal.SIGTERM)
 
