@@ -21,7 +21,11 @@ class Transport(asyncio.Transport):
         self.closed = True
 
 
-async def test_what_is_written_in_one_turn_of_the_loop_is_sent_at_once() -> None:
+def test_what_is_written_in_one_turn_of_the_loop_is_sent_at_once() -> None:
+    assert asyncio.run(_write_thrice()) == [b"head body", b"an event"]
+
+
+async def _write_thrice() -> list[bytes]:
     transport = Transport()
     joined = JoinedWrites(transport, asyncio.get_running_loop())
     joined.write(b"head ")
@@ -30,14 +34,18 @@ async def test_what_is_written_in_one_turn_of_the_loop_is_sent_at_once() -> None
     await asyncio.sleep(0)
     joined.write(b"an event")
     await asyncio.sleep(0)
-    assert transport.sent == [b"head body", b"an event"]
+    return transport.sent
 
 
-async def test_what_waits_is_sent_before_the_connection_is_closed() -> None:
+def test_what_waits_is_sent_before_the_connection_is_closed() -> None:
+    assert asyncio.run(_write_and_close()) == [b"the end"]
+
+
+async def _write_and_close() -> list[bytes]:
     transport = Transport()
     joined = JoinedWrites(transport, asyncio.get_running_loop())
     joined.write(b"the end")
     joined.close()
     joined.write(b"too late")
     await asyncio.sleep(0)
-    assert transport.sent == [b"the end"]
+    return transport.sent

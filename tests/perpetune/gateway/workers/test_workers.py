@@ -213,7 +213,7 @@ def test_a_signal_ends_all_workers_after_their_answers(gateway: Gateway) -> None
     assert refused[0] > signalled + DRAIN_SECONDS, "it is answered while load balancers may not know yet"
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     log = open_log(f"sqlite:///{gateway.folder / 'predictions.db'}")
-    stored = recent_predictions(log, "reviews", 10_000)
+    stored = recent_predictions(log, "reviews", limit=10_000)
     log.dispose()
     assert len(stored) == 40 + len(answered)
 
