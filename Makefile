@@ -8,7 +8,7 @@ COMPILE := -m compileall -qq -j 0
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test test-fast test-slow coverage check audit sbom docs bench lock vllm clients label-studio test-s3
+.PHONY: setup demo up test test-fast test-slow coverage check audit sbom docs bench lock vllm litellm clients label-studio test-s3
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -58,6 +58,14 @@ test-s3: .venv-s3/ready
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 		> "$$(.venv-s3/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/perpetune.pth"
 	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r s3.lock
+	touch $@
+
+# A peer of the gateway in benchmarks/gateway_cost.py, whose pins differ from requirements.lock.
+litellm: .venv-litellm/ready
+
+.venv-litellm/ready: litellm.lock
+	test -x .venv-litellm/bin/python || $(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check -r litellm.lock
 	touch $@
 
 label-studio: .venv-label-studio/ready
