@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.gateway.workers import following_source
 from perpetune.gateway.workers.board import Board
 from perpetune.gateway.workers.following_source import FollowingSource
 from perpetune.model.release import DesiredReleases, GoldenPrompt, Release, ServingFacts, Trial
@@ -46,7 +45,7 @@ def test_a_first_worker_that_is_silent_or_has_no_registry_says_nothing_new(
         source.wanted()
     board.post(SERVED, answered=0, error=None)
     now = time.monotonic()
-    monkeypatch.setattr(following_source.time, "monotonic", lambda: now + 11)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 11)
     with pytest.raises(PerpetuneError, match="has said nothing for 11 s"):
         source.wanted()
 
