@@ -2,11 +2,14 @@
 
     python benchmarks/gateway_cost.py
     python benchmarks/gateway_cost.py --quick
+    make litellm && python benchmarks/gateway_cost.py       # beside LiteLLM's proxy too
 
-A closed-loop load generator, the gateway and a server with vLLM's API that answers after a while are three processes. CPU
-times are those of the gateway's process, its writer of the prediction log included, so that they depend little on what
-else runs on the machine; the fake server, driven directly in the same run, is the unit that they are compared with.
-Latencies are beyond the gateway's wait for the engine, and hold only if each process has a core.
+A closed-loop load generator, the gateway and a server with vLLM's API that answers after a while are three processes. The
+gateway has a core, and the others share the rest. CPU times are those of the gateway's process, its writer of the
+prediction log included, so that they depend little on what else runs on the machine. Each prompt is sent once, so that
+only the instruction is the same. The server waits for 50 to 150 ms: if all answers took as long, all clients would go on
+to send at the same moment. It gives that time as the number of tokens; "added" is a quantile of the latency beyond it,
+less that of the same server asked directly, and holds only if nothing else runs.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -39,13 +43,16 @@ from perpetune.testing.fake_vllm import BASE, FakeVllm
 
 TASK = "bench"
 CLIENTS = (8, 64)
-PROMPTS = tuple(f"Order {number} came late, and the parcel was open. What now?" for number in range(24))
+PROMPTS = tuple(f"Order {number} came late, and the parcel was open. What now?" for number in range(5_000))
 CPU_GOAL_MS = 0.5
 P50_GOAL_MS, P99_GOAL_MS = 1.0, 5.0
 LABELS_GOAL = 5_000.0
 BATCH = 1_000  # labels
-ENGINE_SECONDS = 0.1  # for an answer, so that 64 clients do not saturate the gateway
-_READY_SECONDS = 60.0
+LITELLM_GOAL = 5.0  # times our CPU a request
+LITELLM = Path(".venv-litellm/bin/litellm")
+ENGINE_SECONDS = (0.05, 0.15)  # for an answer, so that 64 clients do not saturate the gateway
+TICKS = 10_000  # a second, in which the server counts its wait
+_READY_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Turn:
     cpu: float
     p50: float
     p99: float
-    added_p50: float | None
-    added_p99: float | None
+    over_p50: float  # the engine's wait
+    over_p99: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--labels", type=int, default=20_000)
+    parser.add_argument("--litellm", type=Path, default=LITELLM, help="its command; left out if there is none")
     parser.add_argument("--quick", action="store_true", help="few requests, one round, no output files")
     parser.add_argument("--role", choices=("upstream", "gateway"), help=argparse.SUPPRESS)
     parser.add_argument("--ports", type=int, nargs="+", help=argparse.SUPPRESS)
@@ -117,12 +125,17 @@ def serve_upstream(assets: Path, port: int) -> None:
     """A server with vLLM's API that always gives the same answer."""
     from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer
 
+    draw = random.Random(1)
+
     async def answer(_request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
-        await asyncio.sleep(ENGINE_SECONDS)
+        seconds = draw.uniform(*ENGINE_SECONDS)
+        await asyncio.sleep(seconds)
+        waited = round(seconds * TICKS)
         message = {"role": "assistant", "content": "Sorry."}
         choice = {"index": 0, "text": "Sorry.", "message": message, "finish_reason": "stop", "logprobs": None}
-        usage = {"prompt_tokens": 20, "completion_tokens": 2, "total_tokens": 22}
-        return web.json_response({"id": "one", "model": BASE, "choices": [choice], "usage": usage})
+        usage = {"prompt_tokens": 20, "completion_tokens": waited, "total_tokens": 20 + waited}
+        reply = {"id": "one", "object": "chat.completion", "created": 0, "model": BASE, "choices": [choice]}
+        return web.json_response({**reply, "usage": usage})
 
     chat = load_chat_tokenizer(load_params(Path("params.yaml")).base, assets)
     web.run_app(FakeVllm(chat=chat, reply=answer).app(), host="127.0.0.1", port=port, print=None, access_log=None)
@@ -172,12 +185,13 @@ def _measure(asked: argparse.Namespace) -> int:
     began = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="gateway-cost-") as folder,
-        servers(asked.assets, Path(folder)) as (direct, gateway),
+        servers(asked.assets, Path(folder), asked.litellm) as (direct, gateway, *others),
     ):
-        turns = overhead(direct, gateway, asked.clients, asked.rounds, asked.requests)
+        turns = overhead([direct, gateway, *others], asked.clients, asked.rounds, asked.requests)
         batches = feedback(gateway, Path(folder), asked.labels)
-    claims = [*claims_of_requests(turns), claim_of_labels(batches)]
-    _print_ratios(turns)
+    claims = [*claims_of_requests(turns), *claims_beside_litellm(turns), claim_of_labels(batches)]
+    if not others:
+        print(f"no LiteLLM at {asked.litellm}: see `make litellm`")
     for claim in claims:
         print(
             f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g} "
@@ -189,32 +203,61 @@ def _measure(asked: argparse.Namespace) -> int:
     return 0 if all(claim.holds for claim in claims) else 1
 
 
-def _print_ratios(turns: Sequence[Turn]) -> None:
-    for ours, theirs in zip(turns[1::2], turns[::2], strict=True):
-        print(f"{ours.clients:3} clients  CPU of the gateway over that of the bare server {ours.cpu / theirs.cpu:.1f}")
-
-
 @contextmanager
-def servers(assets: Path, folder: Path) -> Iterator[tuple[Server, Server]]:
-    """The fake server and a gateway in front of it."""
-    upstream, port = free_ports(2)
-    with (
-        _process("upstream", assets, "--ports", str(upstream)) as behind,
-        _process("gateway", assets, "--folder", str(folder), "--ports", str(port), str(upstream)) as before,
-    ):
-        urls = [f"http://127.0.0.1:{each}" for each in (upstream, port)]
+def servers(assets: Path, folder: Path, litellm: Path) -> Iterator[list[Server]]:
+    """The fake server, a gateway in front of it, and LiteLLM's proxy in front of it if its command is there."""
+    ports = free_ports(3)
+    urls = [f"http://127.0.0.1:{each}" for each in ports]
+    instruction = "Answer in one sentence."
+    upstream, port, other = map(str, ports)
+    with ExitStack() as started:
+        behind = started.enter_context(_process(_role("upstream", assets, "--ports", upstream)))
+        before = started.enter_context(
+            _process(_role("gateway", assets, "--folder", str(folder), "--ports", port, upstream))
+        )
         _wait_until(f"{urls[0]}/health")
         _wait_until(f"{urls[1]}/readyz")
-        yield (
-            Server(Target("direct", urls[0], BASE, "Answer in one sentence."), behind),
+        _pin(before, behind)
+        found = [
+            Server(Target("direct", urls[0], BASE, instruction), behind),
             Server(Target("gateway", urls[1], TASK, None), before),
-        )
+        ]
+        if litellm.is_file():
+            beside = started.enter_context(_process(_litellm(litellm.absolute(), folder, urls[0], other), quiet=True))
+            _wait_until(f"{urls[2]}/health/liveliness")
+            found.append(Server(Target("litellm", urls[2], TASK, instruction), beside))
+        yield found
+
+
+def _pin(gateway: psutil.Process, engine: psutil.Process) -> None:
+    """Give the gateway a core of its own, if there are two."""
+    cores = gateway.cpu_affinity()
+    if len(cores) > 1:
+        gateway.cpu_affinity(cores[-1:])
+        for process in (engine, psutil.Process()):
+            process.cpu_affinity(cores[:-1])
+
+
+def _litellm(command: Path, folder: Path, upstream: str, port: str) -> list[str]:
+    """The command of LiteLLM's proxy with one model; it keeps no log, and counts no costs."""
+    config = folder / "litellm.json"  # JSON is YAML
+    behind = {"model": f"openai/{BASE}", "api_base": f"{upstream}/v1", "api_key": "none"}
+    settings = {
+        "model_list": [{"model_name": TASK, "litellm_params": behind}],
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
+    }
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    return [str(command), "--config", str(config), "--host", "127.0.0.1", "--port", port, "--telemetry", "False"]
+
+
+def _role(role: str, assets: Path, *more: str) -> list[str]:
+    return [sys.executable, __file__, "--role", role, "--assets", str(assets), *more]
 
 
 @contextmanager
-def _process(role: str, assets: Path, *more: str) -> Iterator[psutil.Process]:
-    command = [sys.executable, __file__, "--role", role, "--assets", str(assets), *more]
-    with subprocess.Popen(command) as process:
+def _process(command: Sequence[str], *, quiet: bool = False) -> Iterator[psutil.Process]:
+    to = subprocess.DEVNULL if quiet else None
+    with subprocess.Popen(command, stdout=to, stderr=to) as process:
         try:
             yield psutil.Process(process.pid)
         finally:
@@ -229,15 +272,15 @@ def _wait_until(url: str) -> None:
         time.sleep(0.1)
 
 
-def overhead(direct: Server, gateway: Server, clients: Sequence[int], rounds: int, requests: int) -> list[Turn]:
-    """Measure both alternately."""
-    for server in (direct, gateway):  # warm-up
+def overhead(servers: Sequence[Server], clients: Sequence[int], rounds: int, requests: int) -> list[Turn]:
+    """Measure them alternately. LiteLLM gets fewer requests, because it takes long for each."""
+    for server in servers:  # warm-up
         drive(server.target, PROMPTS, clients=8, requests=200, max_tokens=4)
     turns = []
     for _ in range(rounds):
         for count in clients:
-            for server in (direct, gateway):
-                turns.append(_turn(server, count, requests))
+            for server in servers:
+                turns.append(_turn(server, count, requests // 4 if server.target.name == "litellm" else requests))
                 _print(turns[-1])
     return turns
 
@@ -249,7 +292,7 @@ def _turn(server: Server, clients: int, requests: int) -> Turn:
     time.sleep(0.3)  # in which the last rows reach the prediction log
     cpu = server.cpu_seconds() - before
     took = [1000 * each.seconds for each in done]
-    added = [1000 * (each.seconds - each.engine) for each in done if each.engine is not None]
+    over = [1000 * (each.seconds - each.completion_tokens / TICKS) for each in done]
     return Turn(
         target=server.target.name,
         clients=clients,
@@ -259,8 +302,8 @@ def _turn(server: Server, clients: int, requests: int) -> Turn:
         cpu=1000 * cpu / len(done),
         p50=statistics.median(took),
         p99=_quantile(took, 0.99),
-        added_p50=statistics.median(added) if added else None,
-        added_p99=_quantile(added, 0.99) if added else None,
+        over_p50=statistics.median(over),
+        over_p99=_quantile(over, 0.99),
     )
 
 
@@ -270,10 +313,9 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 
 def _print(turn: Turn) -> None:
-    added = f"  added p50 {turn.added_p50:.2f}, p99 {turn.added_p99:.2f} ms" if turn.added_p50 is not None else ""
     print(
         f"{turn.clients:3} clients  {turn.target:8} {turn.per_second:7.1f} requests/s  CPU {turn.cpu:.3f} ms  "
-        f"{turn.failed} failed{added}",
+        f"{turn.failed} failed  beyond the engine p50 {turn.over_p50:.2f}, p99 {turn.over_p99:.2f} ms",
         flush=True,
     )
 
@@ -324,14 +366,30 @@ def _log_answers(folder: Path, count: int) -> list[str]:
 def claims_of_requests(turns: Sequence[Turn]) -> list[Claim]:
     claims = []
     for clients in sorted({turn.clients for turn in turns}):
-        ours = [turn for turn in turns if (turn.target, turn.clients) == ("gateway", clients)]
+        ours, bare = _of(turns, "gateway", clients), _of(turns, "direct", clients)
         name = f"{clients} clients" if clients > 1 else "1 client"
         claims.append(_claim(f"CPU milliseconds a request, {name}", [turn.cpu for turn in ours], CPU_GOAL_MS))
-        for quantile, goal in (("added_p50", P50_GOAL_MS), ("added_p99", P99_GOAL_MS)):
-            found = [float(getattr(turn, quantile)) for turn in ours]
-            claims.append(_claim(f"milliseconds added, {quantile.removeprefix('added_')}, {name}", found, goal))
+        for quantile, goal in (("over_p50", P50_GOAL_MS), ("over_p99", P99_GOAL_MS)):
+            found = [getattr(turn, quantile) - getattr(other, quantile) for turn, other in zip(ours, bare, strict=True)]
+            claims.append(_claim(f"milliseconds added, {quantile.removeprefix('over_')}, {name}", found, goal))
     failed = [float(sum(turn.failed for turn in turns))]
     return [*claims, _claim("requests failed while measuring", failed, 0)]
+
+
+def claims_beside_litellm(turns: Sequence[Turn]) -> list[Claim]:
+    """How often a request's CPU time goes into that of LiteLLM's proxy, which keeps no log; none if it was not there."""
+    claims = []
+    for clients in sorted({turn.clients for turn in turns if turn.target == "litellm"}):
+        pairs = zip(_of(turns, "litellm", clients), _of(turns, "gateway", clients), strict=True)
+        found = [theirs.cpu / ours.cpu for theirs, ours in pairs]
+        value = statistics.median(found)
+        name = f"CPU of LiteLLM's proxy over ours, {clients} clients"
+        claims.append(Claim(name, value, (min(found), max(found)), LITELLM_GOAL, value >= LITELLM_GOAL))
+    return claims
+
+
+def _of(turns: Sequence[Turn], target: str, clients: int) -> list[Turn]:
+    return [turn for turn in turns if (turn.target, turn.clients) == (target, clients)]
 
 
 def _claim(name: str, found: Sequence[float], most: float) -> Claim:

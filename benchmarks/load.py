@@ -42,6 +42,7 @@ class ClientRequest:
     model: str
     text: str
     engine: float | None
+    completion_tokens: int = 0
 
 
 def drive(
@@ -117,8 +118,11 @@ def _body(target: Target, prompt: str, max_tokens: int) -> bytes:
 def _read(reply: _Reply) -> ClientRequest:
     found = _ENGINE.search(reply.timing)
     engine = float(found[1]) / 1000 if found else None
-    model, text = "", reply.body.decode(errors="replace")
+    model, text, tokens = "", reply.body.decode(errors="replace"), 0
     if reply.status == 200:
         body = json.loads(reply.body)
         model, text = str(body["model"]), body["choices"][0]["message"]["content"]
-    return ClientRequest(reply.prompt, reply.client, reply.began, reply.seconds, reply.status, model, text, engine)
+        tokens = int(body["usage"]["completion_tokens"])
+    return ClientRequest(
+        reply.prompt, reply.client, reply.began, reply.seconds, reply.status, model, text, engine, tokens
+    )

@@ -121,6 +121,7 @@ class ModelClient:
         if self._open_session is None:  # late, because a session belongs to an event loop
             self._open_session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),  # one for all clients of the gateway would mix them
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 read_bufsize=_LONGEST_EVENT,
             )

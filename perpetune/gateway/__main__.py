@@ -20,13 +20,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perpetune.gateway", description="Serve the champion.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--workers", type=int, help="processes that serve (default: serve.workers of params.yaml)")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     asked = parser.parse_args()
     spare_this_machine()
     log_to_stderr()
     try:
         folder = asked.params.absolute().parent
-        serve(Workspace(folder, load_params(asked.params), Settings()), asked.host, asked.port)
+        workspace = Workspace(folder, load_params(asked.params), Settings())
+        serve(workspace, asked.host, asked.port, asked.workers)
     except PerpetuneError as fault:
         print(fault, file=sys.stderr)
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from perpetune.engines.engine import Engine
 from perpetune.gateway.api import embeddings
@@ -174,9 +174,22 @@ def max_body_bytes(params: ServeParams) -> int:
 class _Named(Route):
     """A route that bypasses FastAPI's request parsing and is visible to middleware like FastAPI's routes."""
 
+    def __init__(self, path: str, respond: Callable[[Request], Awaitable[Response]], methods: list[str]) -> None:
+        # As an app: around a function Starlette puts another handler of errors, and the app has one.
+        super().__init__(path, _Endpoint(respond), methods=methods)
+
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
         return match, {**child_scope, "route": self}
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    respond: Callable[[Request], Awaitable[Response]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self.respond(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,8 @@ from perpetune.gateway.middleware.peer import PeerMiddleware
 from perpetune.gateway.recording.embedder import Embedder, encoder_loader
 from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.gateway.tasks.workspaces import tasks_app
+from perpetune.gateway.workers.seat import FOLLOW_SECONDS, Seat
+from perpetune.gateway.workers.supervisor import Supervisor
 from perpetune.generation.prompt_format import prompt_format
 from perpetune.model.release import ServedBase, System
 from perpetune.params import Params, ServeParams
@@ -57,17 +60,30 @@ logger = logging.getLogger(__name__)
 
 _DEFAULTS = ServeParams()
 _GRACE_SECONDS = 5  # beyond the timeout of a request
+_SWITCH_SECONDS = 0.0005  # after which the writer of the log hands the interpreter over to requests; Python's are 5 ms
 _DRAIN_SECONDS = 1.0  # between "not ready" and refusing connections, for load balancers to notice
 
 
-def serve(workspace: Workspace, host: str, port: int) -> None:
-    """Serve at this address until a signal, with the tasks of the workspaces that are registered here (`served`).
+def serve(workspace: Workspace, host: str, port: int, workers: int | None = None) -> None:
+    """Serve at this address until a signal, with so many processes (None: `serve.workers`).
+
+    The tasks of the workspaces that are registered here (`served`) are served too.
 
     On a signal, requests in flight are answered and the log is flushed. Raises PerpetuneError if the port is in use,
     the log cannot be opened, Presidio is needed but missing, the base model is missing, a registered workspace is missing
-    or does not fit, no registry is configured (one that is down is waited for), or a second signal cut the shutdown short.
+    or does not fit, no registry is configured (one that is down is waited for), a second signal cut the shutdown short, or
+    several workers are wanted of several tasks or of an engine that answers in the gateway's process.
     """
     params, settings = workspace.params, workspace.settings
+    count = params.serve.workers if workers is None else workers
+    if count < 1:
+        raise PerpetuneError(f"{count} workers cannot serve", where="--workers", do="give 1 or more")
+    if count > 1 and params.serve.engine == "transformers":
+        raise PerpetuneError(
+            "serve.engine transformers holds the model in the gateway's process, so it has one worker",
+            where="params.yaml: serve.workers",
+            do="set serve.workers to 1, or serve.engine to vllm",
+        )
     if settings.mlflow_tracking_uri is None:
         raise PerpetuneError(
             "no MLflow registry is configured",
@@ -80,18 +96,45 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     others = served_workspaces(workspace)
+    if count > 1 and others:
+        raise PerpetuneError(
+            "several tasks are served by one worker",
+            where="params.yaml: serve.workers",
+            do="set serve.workers to 1, or remove the other workspaces with `perpetune serve remove`",
+        )
     if any(each.params.log.redact for each in (workspace, *others)):
         require_presidio()  # before the model is loaded, which takes long
     with listen(host, port) as address:
-        log = open_log(settings.prediction_log)
-        warn_if_open(log, host)
         if others:
+            log = open_log(settings.prediction_log)
+            warn_if_open(log, host)
             with tasks_app([workspace, *others], log, build_engine, app_of) as app:
                 run(app, address, grace_seconds=_grace([workspace, *others]), params=params.serve)
+            log.dispose()
+        elif count == 1:
+            _work(workspace, host, address)
         else:
-            engine, base = build_engine(params, settings)
-            run(app_of(workspace, engine, base, log), address, grace_seconds=_grace([workspace]), params=params.serve)
-        log.dispose()
+            with tempfile.TemporaryDirectory(prefix="perpetune-workers-") as folder:
+                Supervisor(
+                    count, lambda number: _work(workspace, host, address, Seat(number, Path(folder))), address.close
+                ).run()
+
+
+def _work(workspace: Workspace, host: str, address: socket.socket, seat: Seat | None = None) -> None:
+    """Serve one task in this process, which is a worker if it has a seat among others."""
+    params, settings = workspace.params, workspace.settings
+    log = open_log(settings.prediction_log)
+    if seat is None or seat.leads:
+        warn_if_open(log, host)
+    engine, base = build_engine(params, settings)
+    app = app_of(workspace, engine, base, log, seat=seat)
+    tick = seat.take(app) if seat else _alone
+    run(app, address, grace_seconds=_grace([workspace]), params=params.serve, tick=tick)
+    log.dispose()
+
+
+def _alone() -> bool:
+    return True
 
 
 def app_of(
@@ -102,8 +145,9 @@ def app_of(
     *,
     releases: Path | None = None,
     keys: Sequence[sqlalchemy.Engine] = (),
+    seat: Seat | None = None,
 ) -> FastAPI:
-    """The app of one workspace's task. A task without a champion gets its first version.
+    """The app of one workspace's task. A task without a champion gets its first version, of a worker only if it leads.
 
     `releases` is the folder of downloaded versions, if it is not in the workspace's home; `keys` are other logs whose API
     keys count too.
@@ -113,22 +157,22 @@ def app_of(
     from perpetune.tracking.registry import RegistrySource
 
     params, settings = workspace.params, workspace.settings
+    leads = seat is None or seat.leads
+    registry = RegistrySource(params.task.name, releases or settings.home.absolute() / "releases")
+    source = BootstrappingSource(registry, lambda: make_first_version(workspace, base)) if leads else registry
     return create_app(
         params.task.name,
         engine=engine,
-        source=BootstrappingSource(
-            RegistrySource(params.task.name, releases or settings.home.absolute() / "releases"),
-            lambda: make_first_version(workspace, base),
-        ),
+        source=seat.source(source) if seat else source,
         log=log,
-        params=params.serve,
+        params=params.serve if leads else params.serve.model_copy(update={"poll_seconds": FOLLOW_SECONDS}),
         max_new_tokens=params.evaluate.max_new_tokens,
         release_params=params.release,
         log_params=params.log,
         spool=settings.home.absolute() / "spool",
         labels=policy_of(params),
         workspace_id=settings.workspace_id,
-        embedder=_embedder(params, settings, log),
+        embedder=_embedder(params, settings, log) if leads else None,
         approvals=_approvals(workspace),
         keys=keys,
     )
@@ -231,13 +275,15 @@ def run(
     grace_seconds: float,
     drain_seconds: float = _DRAIN_SECONDS,
     params: ServeParams = _DEFAULTS,
+    tick: Callable[[], bool] = _alone,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish requests in flight, for at most `grace_seconds`.
 
-    On the signal it becomes not ready, but accepts requests for `drain_seconds` more. Raises PerpetuneError if a second
-    signal stopped it at once.
+    On the signal it becomes not ready, but accepts requests for `drain_seconds` more. `tick` is called every tenth of a
+    second; if it is false, that is as a signal. Raises PerpetuneError if a second signal stopped it at once.
     """
-    server = _Server(server_config(app, params, grace_seconds), app, drain_seconds)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    server = _Server(server_config(app, params, grace_seconds), app, drain_seconds, tick)
     server.run(sockets=[address])
     if server.force_exit:
         raise PerpetuneError(
@@ -276,10 +322,13 @@ def warn_if_open(log: sqlalchemy.Engine, host: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn that drains before it stops accepting connections, and exits successfully after a graceful shutdown."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, drain_seconds: float, tick: Callable[[], bool] = _alone
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
+        self._tick = tick
         self._stop_at: float | None = None
         self._lasting = LastingObjects(lambda: app.state.follower.versions)
 
@@ -306,6 +355,8 @@ class _Server(uvicorn.Server):
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         self._lasting.freeze_new()
+        if not self._tick() and self._stop_at is None:
+            self.handle_exit(signal.SIGTERM, None)
         return await super().on_tick(counter)
 
 

@@ -737,6 +737,10 @@ class ServeParams(Section):
     """What answers as version 1, until a better version is promoted: `null` is the prompted base, `{url, model}` a
     larger model behind OpenAI's API. Its key is the environment variable `PERPETUNE_REMOTE_API_KEY`.
     """
+    workers: Count = 1
+    """Processes that serve one address, so that the gateway uses as many cores. More than one need `vllm`. `max_queue`,
+    `requests_per_minute` and `wrong_keys_per_minute` are limits of each.
+    """
     poll_seconds: Positive = 5
     """How often the gateway asks MLflow which versions the aliases name. Unit: seconds."""
     max_batch: Count = 16

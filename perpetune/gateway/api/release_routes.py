@@ -85,7 +85,10 @@ def add_release_paths(
     async def check_release(request: CheckRequest | None = None) -> ReleaseState:
         """Follow the registry's aliases now. Returns when new requests go to the champion, or it failed to load."""
         identity.require(request or CheckRequest())
-        return release_state(await follower.refresh_now())
+        try:
+            return release_state(await follower.refresh_now())
+        except PerpetuneError as fault:
+            raise ApiError(503, str(fault), code="registry_not_read", retry_after=5) from None
 
     @app.post("/v1/release/rollback", responses=errors, dependencies=known)
     async def roll_back(request: RollbackRequest, http: Request) -> dict[str, object]:

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perpetune.gateway.middleware.head_limit import HeadLimitProtocol
+from perpetune.gateway.middleware.connection import ConnectionProtocol
 
 
 def drain(app: FastAPI) -> None:
@@ -40,7 +40,7 @@ class DrainingMiddleware:
         await self.app(scope, receive, send_closing)
 
 
-class DrainingProtocol(HeadLimitProtocol):
+class DrainingProtocol(ConnectionProtocol):
     """Answers a request that is on its way while the server stops.
 
     uvicorn closes every connection that has no request under way, also one whose request was sent and not yet read.

@@ -44,10 +44,11 @@ logger = logging.getLogger(__name__)
 Row = Prediction | Feedback | Shadow | Failure
 
 _GROUP_ROWS = 500  # per transaction
+_BETWEEN_FULL_GROUPS = 0.02  # seconds, which leave the interpreter to requests
 _SLOW_SECONDS = 1.0  # a longer write is reported as a slow database
 _SWEEP_SECONDS = 3600.0  # between deletions of old rows
 _ADOPT_SECONDS = 60.0  # between searches for spool files of dead gateways
-_OTHER_GATEWAY_SECONDS = 0.15  # in which another gateway's answer reaches the database
+_OTHER_GATEWAY_SECONDS = 0.3  # in which another gateway's answer reaches the database: a group and its transaction
 _KINDS: dict[str, type[Row]] = {
     "prediction": Prediction,
     "feedback": Feedback,
@@ -102,7 +103,7 @@ class Recorder:
         params: LogParams | None = None,
         spool: Path | None = None,
         capacity: int = 200_000,
-        group_seconds: float = 0.03,
+        group_seconds: float = 0.2,
         retry_seconds: float = 1.0,
         adopt_seconds: float = _ADOPT_SECONDS,
     ) -> None:
@@ -324,8 +325,12 @@ class Recorder:
             if time.monotonic() >= self._adopt_at:
                 self._adopt()
             while self._spool.rows and not self._stopping.is_set():
-                self._stopping.wait(self._group if self._write_group() else self._retry)
+                self._stopping.wait(self._pause() if self._write_group() else self._retry)
             self._sweep()
+
+    def _pause(self) -> float:
+        """The time to collect the next group; short if there is one already."""
+        return _BETWEEN_FULL_GROUPS if self._spool.rows >= _GROUP_ROWS else self._group
 
     def _write_group(self) -> bool:
         """Write the oldest rows; False if the database failed and they still wait."""

@@ -52,6 +52,24 @@ class ReleaseSource(Protocol):
         """Make the previous version champion; returns (from, to). Raises PerpetuneError if there is none."""
 
 
+class Peers(Protocol):
+    """The other processes of this gateway, which follow the same registry."""
+
+    async def before_check(self) -> None:
+        """Called before the registry is read because a request says so. Raises PerpetuneError."""
+
+    async def settle(self, serving: str | None) -> None:
+        """Wait until they serve this version too."""
+
+
+class _NoPeers:
+    async def before_check(self) -> None:
+        return
+
+    async def settle(self, serving: str | None) -> None:
+        return
+
+
 class NoReleaseLoaded(Exception):
     """No release is loaded yet."""
 
@@ -140,6 +158,7 @@ class Follower:
         self._retries: dict[str, _Retry] = {}
         self._swap_lock = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+        self.peers: Peers = _NoPeers()
 
     @property
     def state(self) -> FollowerState:
@@ -150,6 +169,12 @@ class Follower:
             self._registry_error,
             self._release_error or self._refusal,
         )
+
+    @property
+    def served(self) -> DesiredReleases:
+        """What of the desired releases is loaded: what another process that follows this one should load."""
+        previous = self._wanted.previous if self._wanted.previous in self._loaded else None
+        return DesiredReleases(self.state.serving, previous, self._trial, self._registered)
 
     @property
     def previous(self) -> str | None:
@@ -200,9 +225,18 @@ class Follower:
             await asyncio.sleep(self._poll_seconds)
 
     async def refresh_now(self) -> FollowerState:
-        """Read the aliases now and follow them; returns when new requests go to the new champion."""
-        await self._check(force=True)
+        """Read the aliases now and follow them; returns when new requests go to the new champion, in all processes.
+
+        Raises PerpetuneError if the process that reads the registry does not answer.
+        """
+        await self.peers.before_check()
+        await self.check_now()
+        await self.peers.settle(self.state.serving)
         return self.state
+
+    async def check_now(self) -> None:
+        """Read the aliases now and follow them, in this process."""
+        await self._check(force=True)
 
     async def roll_back(self, reason: str) -> RollbackResult:
         """Make the previous champion champion again, here and in the registry.
@@ -222,6 +256,7 @@ class Follower:
             await self._check(force=True)
         if self.state.serving != restored:
             raise PerpetuneError(f"version {restored} is champion again and cannot be served: {self._release_error}")
+        await self.peers.settle(restored)
         self._metrics.release_rollbacks.inc()
         return RollbackResult(old, restored, time.monotonic() - began)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perpetune.generation.answer import Answer
+
+Kind = TypeVar("Kind", Counter, Histogram)
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -61,7 +64,10 @@ class Metrics:
         self.log_lost = Counter(
             "perpetune_log_rows_lost", "Rows that never reached the prediction log", registry=self.registry
         )
-        self.in_flight = Gauge("perpetune_http_requests_in_flight", "Requests in flight", registry=self.registry)
+        # Plain numbers, because a gauge's lock and checks take longer than all else about counting.
+        self.in_flight = self.engine_in_flight = 0
+        in_flight = Gauge("perpetune_http_requests_in_flight", "Requests in flight", registry=self.registry)
+        in_flight.set_function(lambda: self.in_flight)
         self.answers = Counter(
             "perpetune_answers",
             "Answers by version and route",
@@ -95,9 +101,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.engine_in_flight = Gauge(
+        engine_in_flight = Gauge(
             "perpetune_engine_requests_in_flight", "Requests that the engine computes or queues", registry=self.registry
         )
+        engine_in_flight.set_function(lambda: self.engine_in_flight)
         self.engine_refusals = Counter(
             "perpetune_engine_refusals", "Requests that the engine did not answer", ["reason"], registry=self.registry
         )
@@ -121,16 +128,26 @@ class Metrics:
         Info("perpetune_build", "Versions of perpetune and Python", registry=self.registry).info(
             {"version": version_of("perpetune"), "python": platform.python_version()}
         )
+        self.join: Callable[[bytes], bytes] = lambda own: own
+        self._series: dict[tuple[object, ...], Any] = {}
+
+    def series(self, metric: Kind, *labels: str) -> Kind:
+        """`metric.labels(*labels)`, remembered, because looking it up takes longer than counting."""
+        found: Kind | None = self._series.get((metric, labels))
+        if found is None:
+            found = self._series[metric, labels] = metric.labels(*labels)
+        return found
 
     def answered(self, version: str, route: str, answers: Sequence[Answer]) -> None:
         """Count the answers of one request."""
-        self.answers.labels(version, route).inc(len(answers))
+        self.series(self.answers, version, route).inc(len(answers))
         for answer in answers:
             if answer.confidence is not None:
-                self.confidence.labels(version).observe(answer.confidence)
+                self.series(self.confidence, version).observe(answer.confidence)
 
     def forget(self, version: str) -> None:
         """Drop the series of an unloaded version, so that their number does not grow with every release."""
+        self._series.clear()  # of the other versions too: they are looked up again
         for metric in (
             self.answers,
             self.cut_off,
@@ -142,7 +159,11 @@ class Metrics:
             metric.remove_by_labels({"version": version})
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """All metrics in Prometheus' text format, those of the gateway's other processes included."""
+        return self.join(self.own_text())
+
+    def own_text(self) -> bytes:
+        """The metrics of this process."""
         return generate_latest(self.registry)
 
 
@@ -152,9 +173,6 @@ class MetricsMiddleware:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
-        # By themselves, because looking a series up by its labels takes longer than counting.
-        self._requests: dict[tuple[str, int], Counter] = {}
-        self._seconds: dict[str, Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -169,19 +187,14 @@ class MetricsMiddleware:
                 status = message["status"]
             await send(message)
 
-        self.metrics.in_flight.inc()
+        self.metrics.in_flight += 1
         try:
             await self.app(scope, receive, note_status)
         finally:
-            self.metrics.in_flight.dec()
-            self._count(path_of(scope), status, time.perf_counter() - began)
-
-    def _count(self, path: str, status: int, seconds: float) -> None:
-        if (path, status) not in self._requests:
-            self._requests[path, status] = self.metrics.requests.labels(path, str(status))
-            self._seconds[path] = self.metrics.seconds.labels(path)
-        self._requests[path, status].inc()
-        self._seconds[path].observe(seconds)
+            self.metrics.in_flight -= 1
+            path = path_of(scope)
+            self.metrics.series(self.metrics.requests, path, str(status)).inc()
+            self.metrics.series(self.metrics.seconds, path).observe(time.perf_counter() - began)
 
 
 def path_of(scope: Scope) -> str:

@@ -38,11 +38,11 @@ class ObservedEngine:
             nonlocal first
             if first:
                 first = False
-                self._metrics.first_token_seconds.labels(version).observe(time.perf_counter() - began)
+                self._metrics.series(self._metrics.first_token_seconds, version).observe(time.perf_counter() - began)
             assert on_delta is not None
             on_delta(delta)
 
-        self._metrics.engine_in_flight.inc()
+        self._metrics.engine_in_flight += 1
         try:
             with tracing.span("engine", {"perpetune.version": version}):
                 answers = await self._engine.answer(version, messages, generation, note_first if on_delta else None)
@@ -50,8 +50,8 @@ class ObservedEngine:
             self._metrics.engine_refusals.labels(type(fault).__name__).inc()
             raise
         finally:
-            self._metrics.engine_in_flight.dec()
-        self._metrics.engine_seconds.labels(version).observe(time.perf_counter() - began)
+            self._metrics.engine_in_flight -= 1
+        self._metrics.series(self._metrics.engine_seconds, version).observe(time.perf_counter() - began)
         return answers
 
     async def close(self) -> None:

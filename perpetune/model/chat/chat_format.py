@@ -17,7 +17,16 @@ from transformers import PreTrainedTokenizerBase
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import PromptRejected
 from perpetune.generation.prompt_format import PromptFormat
-from perpetune.model.chat.control_tokens import encode, has_spelling, mark, pattern_of, special_tokens, tokens_written
+from perpetune.model.chat.control_tokens import (
+    encode,
+    has_spelling,
+    is_marked,
+    mark,
+    pattern_of,
+    special_tokens,
+    tokens_written,
+)
+from perpetune.model.chat.segments import SegmentEncoder, segment_encoder
 from perpetune.records import Example, Message, conversation
 from perpetune.tool_calls import as_tool_calls, hermes
 
@@ -46,7 +55,9 @@ def prompt_tokens(
     turns = [_marked(controls, _turn(message)) for message in messages]
     listed = mark(json.loads(tools), controls.prompt) if tools else None
     text = _with_closed_thinking(tokenizer, _render(tokenizer, turns, listed))
-    return [*controls.bos, *encode(tokenizer, text)]
+    if controls.segments is None or is_marked(text):
+        return [*controls.bos, *encode(tokenizer, text)]
+    return [*controls.bos, *controls.segments.encode(text)]
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, output: str) -> list[int]:
@@ -193,7 +204,7 @@ class _Controls:
 
     `prompt` and `answer` match spellings that remain text: in a prompt all that the template writes, in an assistant's
     text those that no assistant writes itself, so not `<think>` or `<tool_call>`. `bos` begins a prompt without a
-    template.
+    template. `segments` encodes prompts without marks; None if only the tokenizer itself can.
     """
 
     template: object
@@ -202,6 +213,7 @@ class _Controls:
     answer: re.Pattern[str]
     end_of_turn: int | None
     bos: tuple[int, ...]
+    segments: SegmentEncoder | None
 
 
 _known: WeakKeyDictionary[PreTrainedTokenizerBase, _Controls] = WeakKeyDictionary()
@@ -226,6 +238,7 @@ def _find_controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
         answer=pattern_of(special | of_turns),
         end_of_turn=tokenizer.eos_token_id if _is_of_before(tokenizer) else _end_of_turn(tokenizer),
         bos=() if template else _bos(tokenizer),
+        segments=segment_encoder(tokenizer),
     )
 
 

@@ -58,12 +58,16 @@ def has_spelling(value: Any, pattern: re.Pattern[str]) -> bool:
     return any(map(pattern.search, _strings(value)))
 
 
+def is_marked(text: str) -> bool:
+    return _MARK in text
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The tokens of a rendered text, without added BOS. Raises PromptRejected if the tokenizer cannot encode a marked one.
 
     A user's own marks only make text of what they enclose.
     """
-    if _MARK not in text:
+    if not is_marked(text):
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     try:
         return encode_marked_chat(tokenizer, text)

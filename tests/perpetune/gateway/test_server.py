@@ -68,6 +68,15 @@ def test_vllm_without_an_address_is_one_clear_error(monkeypatch: pytest.MonkeyPa
         build_engine(params, Settings())
 
 
+def test_the_engine_in_the_process_has_one_worker(tmp_path: Path) -> None:
+    params = load_params(Path(__file__).parents[3] / "params.yaml")
+    workspace = Workspace(tmp_path, params, Settings(mlflow_tracking_uri="http://127.0.0.1:1"))
+    with pytest.raises(PerpetuneError, match="so it has one worker"):
+        serve(workspace, "127.0.0.1", 0, workers=2)
+    with pytest.raises(PerpetuneError, match="0 workers cannot serve"):
+        serve(workspace, "127.0.0.1", 0, workers=0)
+
+
 def test_a_missing_presidio_is_reported_before_the_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

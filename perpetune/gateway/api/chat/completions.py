@@ -143,18 +143,18 @@ class Completions:
         if chat.stream:
             events = self._stream(call, chat, key)
             try:
-                async with until_disconnect(request.receive):
+                async with until_disconnect(request.scope, request.receive):
                     first = await anext(events)
             except BaseException:
                 await events.aclose()
                 raise
             return EventStream(first, events, call.headers())
-        return await self._complete(call, chat, key, request.receive)
+        return await self._complete(call, chat, key, request)
 
-    async def _complete(self, call: _Call, chat: ValidRequest, key: str, receive: Receive) -> Response:
+    async def _complete(self, call: _Call, chat: ValidRequest, key: str, request: Request) -> Response:
         with self._translating_errors(), self._follower.using(chat.version, key) as routed:
             with self._recording_failures(call, routed):
-                async with until_disconnect(receive):
+                async with until_disconnect(request.scope, request.receive):
                     answers = await self._generate(call, routed, chat)
             reply = self._reply(call, routed, chat)
             await self._record(call, routed, chat, answers)
@@ -361,7 +361,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._events):
             try:
-                async with until_disconnect(receive):
+                async with until_disconnect(scope, receive):
                     await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                     await send({"type": "http.response.body", "body": self._first, "more_body": True})
                     async for events in self._events:

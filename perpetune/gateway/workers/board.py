@@ -1,0 +1,102 @@
+"""What the workers of a gateway tell each other, in files of a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from perpetune.files import write_atomic
+from perpetune.model.release import DesiredReleases, Trial
+
+
+@dataclass(frozen=True)
+class Post:
+    """What the first worker serves, the newest `Board.ask` that it has answered, and its error with the registry.
+
+    `at` is when it wrote this, by the machine's monotonic clock, which is the same in all processes.
+    """
+
+    releases: DesiredReleases
+    answered: int
+    error: str | None
+    at: float
+
+
+class Board:
+    """Files that each have one writer and are replaced whole, so that a reader sees either the old or the new one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def post(self, releases: DesiredReleases, answered: int, error: str | None) -> None:
+        """Written by the first worker."""
+        write_atomic(
+            self._folder / "post.json", json.dumps(asdict(Post(releases, answered, error, at=time.monotonic())))
+        )
+
+    def read(self) -> Post | None:
+        """The newest post; None if there was none yet."""
+        found = _read(self._folder / "post.json")
+        if found is None:
+            return None
+        content = json.loads(found)
+        releases = content.pop("releases")
+        trial = releases.pop("trial")
+        return Post(DesiredReleases(trial=Trial(**trial) if trial else None, **releases), **content)
+
+    def ask(self, worker: int) -> int:
+        """Ask the first worker to read the registry now; it has done so once a post has `answered` this number."""
+        number = time.monotonic_ns()
+        write_atomic(self._folder / f"asked-{worker}", str(number))
+        return number
+
+    def asked(self) -> int:
+        """The newest number that `ask` has returned; 0 if it never has."""
+        return max((int(_read(path) or 0) for path in self._folder.glob("asked-*")), default=0)
+
+    def report(self, worker: int, serving: str | None) -> None:
+        """Say which version a worker serves."""
+        write_atomic(self._folder / f"serving-{worker}", json.dumps({"pid": os.getpid(), "serving": serving}))
+
+    def reports(self) -> dict[int, str]:
+        """The version that each living worker serves; without those that serve none yet."""
+        found = {}
+        for path in self._folder.glob("serving-*"):
+            report = json.loads(_read(path) or "{}")
+            if report.get("serving") is not None and _lives(report["pid"]):
+                found[int(path.name.partition("-")[2])] = str(report["serving"])
+        return found
+
+    def count(self, worker: int, metrics: bytes) -> None:
+        """Keep a worker's metrics, in Prometheus' format; those of a process that has ended stay."""
+        write_atomic(self._folder / f"metrics-{worker}-{os.getpid()}", metrics.decode())
+
+    def counted(self) -> tuple[list[str], list[str]]:
+        """The metrics of the other workers that live, and of processes that have ended."""
+        alive: list[str] = []
+        ended: list[str] = []
+        for path in self._folder.glob("metrics-*"):
+            pid = int(path.name.rpartition("-")[2])
+            if pid != os.getpid() and (text := _read(path)):
+                (alive if _lives(pid) else ended).append(text)
+        return alive, ended
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

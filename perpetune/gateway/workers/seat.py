@@ -1,0 +1,101 @@
+"""A worker's place among the workers of a gateway: it follows, or is followed, while its server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from perpetune.gateway.releases.follower import Follower, ReleaseSource
+from perpetune.gateway.workers.board import Board
+from perpetune.gateway.workers.following_source import FollowingSource
+from perpetune.gateway.workers.summed_metrics import summed
+from perpetune.model.release import DesiredReleases
+
+FOLLOW_SECONDS = 0.2  # between a worker's looks at what the first one serves
+SETTLE_SECONDS = 5.0  # in which all workers serve a new champion
+_POST_SECONDS = 2.0  # between posts if nothing changes
+_COUNT_SECONDS = 1.0  # between a worker's metrics
+
+
+class Seat:
+    """The place of worker `number`; the first, 0, leads. `tick` must be called every tenth of a second or so."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        self.number = number
+        self.leads = number == 0
+        self._board = Board(folder)
+        self._parent = os.getppid()
+        self._following: FollowingSource | None = None
+        self._leading: asyncio.Task[None] | None = None
+        self._posted: DesiredReleases | None = None
+        self._answered = 0
+        self._reported: str | None = None
+        self._post_at = self._count_at = 0.0
+
+    def source(self, source: ReleaseSource) -> ReleaseSource:
+        """The registry for the leader, and the leader for the others."""
+        if self.leads:
+            return source
+        self._following = FollowingSource(source, self._board, self.number)
+        return self._following
+
+    def take(self, app: FastAPI) -> Callable[[], bool]:
+        """Connect the app with the other workers. The result is called at each tick; False if the parent has ended."""
+        follower: Follower = app.state.follower
+        follower.peers = self
+        metrics = app.state.metrics
+        metrics.join = lambda own: summed(own, *self._board.counted())
+
+        def tick() -> bool:
+            self._report(follower.state.serving)
+            if self.leads:
+                self._lead(follower)
+            if time.monotonic() >= self._count_at:
+                self._count_at = time.monotonic() + _COUNT_SECONDS
+                self._board.count(self.number, metrics.own_text())
+            return os.getppid() == self._parent
+
+        return tick
+
+    async def before_check(self) -> None:
+        """Let the leader read the registry, unless this is the leader, which is about to."""
+        if self._following:
+            await asyncio.to_thread(self._following.wait_for_leader)
+
+    async def settle(self, serving: str | None) -> None:
+        """Wait until all workers serve this version; not longer than `SETTLE_SECONDS`, in case one hangs."""
+        self._report(serving)
+        until = time.monotonic() + SETTLE_SECONDS
+        while set(self._board.reports().values()) - {serving} and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+
+    def _report(self, serving: str | None) -> None:
+        if serving != self._reported:
+            self._board.report(self.number, serving)
+            self._reported = serving
+
+    def _lead(self, follower: Follower) -> None:
+        asked = self._board.asked()
+        if asked > self._answered and self._leading is None:
+            self._leading = asyncio.create_task(self._answer(follower, asked))
+        self._post(follower)
+
+    async def _answer(self, follower: Follower, asked: int) -> None:
+        try:
+            await follower.check_now()
+        finally:
+            self._answered, self._leading = asked, None
+            self._post_at = 0.0
+
+    def _post(self, follower: Follower) -> None:
+        served = follower.served
+        if served.champion is None and self._posted is None:
+            return  # not yet started: what a worker before it has posted stands
+        if served != self._posted or time.monotonic() >= self._post_at:
+            self._board.post(served, self._answered, follower.state.registry_error)
+            self._posted, self._post_at = served, time.monotonic() + _POST_SECONDS
