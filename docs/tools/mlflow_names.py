@@ -18,6 +18,7 @@ RUN_TAGS = {
     "decision": "The verdict.",
     "decision.reason": "Its reason, in one or more sentences.",
     "decision.line": "The verdict in one line.",
+    "decision.withdrawn": "Digest of a decision record that no longer holds: another version became champion before it was carried out.",
     "perpetune.active": "`yes` while the run is MLflow's active one: it goes on, although MLflow marks it as finished.",
     "perpetune.report_deleted": "`true` if `perpetune retention` has deleted the drift report of the check.",
     "error": "What a refresh or a check failed with.",

@@ -18,4 +18,5 @@ def samples() -> dict[str, set[str]]:
 
 
 def _labels() -> dict[str, tuple[str, ...]]:
-    return {each._name: each._labelnames for each in vars(Metrics()).values() if hasattr(each, "_labelnames")}
+    collectors = [*Metrics().registry._collector_to_names]
+    return {each._name: each._labelnames for each in collectors if hasattr(each, "_labelnames")}

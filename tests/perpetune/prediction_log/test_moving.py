@@ -18,6 +18,7 @@ from perpetune.audit.store import append
 from perpetune.errors import PerpetuneError
 from perpetune.prediction_log import moving
 from perpetune.prediction_log.admission import admit
+from perpetune.prediction_log.answer_values import add_cost, store_values
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.embeddings import store_embeddings
@@ -47,6 +48,8 @@ def fill(log: sqlalchemy.Engine, prediction: Make) -> None:
     add_key(log, "shop", ["ask"])
     append(log, Event("ana@host", "added the key", "shop", {"roles": "ask"}), once="a key")
     store_embeddings(log, "an encoder", {asked[0].id: np.eye(1, 4)[0]})
+    store_values(log, "judge", "a judge", {asked[0].id: 0.75})
+    add_cost(log, "reviews", "judge", asked[0].time, 1, 0.001)
     with log.begin() as connection:
         connection.exec_driver_sql("DELETE FROM predictions WHERE id = 'chatcmpl-6'")
 

@@ -146,7 +146,7 @@ def test_release_paths_need_a_task(standing_tasks: Any) -> None:
         "/v1/release/answers",
         {"task": "intents", "version": "1", "conversations": [[{"role": "user", "content": "hello"}]]},
     )
-    assert replayed.json()["answers"] == [{"output": "intents@1: hello", "error": None}]
+    assert replayed.json()["answers"] == [{"output": "intents@1: hello", "outputs": [], "error": None}]
 
 
 def test_approvals_are_of_the_task_that_is_named(start_tasks: Start, tmp_path: Path) -> None:
