@@ -79,7 +79,20 @@ def _decisions() -> list[list[str]]:
     ):
         value, (low, high) = claims[name]
         rows.append([title, f"{value:.1%}", stated, f"{100 * low:.1f} to {100 * high:.1f}%", simulated])
-    return [*rows, *_decay()]
+    return [*rows, *_after_decay(), *_decay()]
+
+
+def _after_decay() -> list[list[str]]:
+    claims = _claims("after_decay")
+    simulated = f"{_result('after_decay')['details'][0]['after decay']['simulated']:,}"
+    rows = []
+    for name, title, stated in (
+        ("after decay, equal: promoted", "after decay: promotes a model that is no better", "at most 50% stated"),
+        ("after decay, worse by 5 points: promoted", "after decay: promotes a model that is 5 points worse", "—"),
+    ):
+        value, (low, high) = claims[name]
+        rows.append([title, f"{value:.1%}", stated, f"{100 * low:.1f} to {100 * high:.1f}%", simulated])
+    return rows
 
 
 def _decay() -> list[list[str]]:
