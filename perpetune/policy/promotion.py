@@ -374,9 +374,9 @@ def _likelier_better(
     rules: PromoteParams,
 ) -> str | None:
     """The reason if, after decay, the mean of both holdouts has improved at the level of the gain, else None."""
-    level = rules.alpha_after_decay
-    if not (evidence.is_after_decay and level) or guard[1].difference <= -rules.margin:
+    if not (evidence.is_after_decay and rules.alpha_after_decay) or guard[1].difference <= -rules.margin:
         return None
+    level = gain_level(gain[0], evidence, rules)
     p_value = p_of_mean_gain(gain[1].difference, _error(gain[1]), guard[1].difference, _error(guard[1]))
     if p_value >= level:
         return None

@@ -537,6 +537,14 @@ def test_after_decay_a_harmed_slice_vetoes_and_rows_that_decided_before_do_not()
     assert should_promote(replace(evidence, slices=harmed), GATE).outcome == "reject"
 
 
+def test_after_decay_the_mean_of_both_has_the_level_of_the_gain_that_the_rule_names() -> None:
+    """At 0.01, below `promote.alpha`, the gain is tested at 0.05 as ever; so is the mean, whose p is 0.02 here."""
+    strict = GATE.model_copy(update={"alpha_after_decay": 0.01})
+    frozen, recent = paired(-0.005, 0.04, 0.6, rows=400), paired(0.05, 0.06, 0.001, rows=400)
+    verdict = should_promote(PromotionEvidence(frozen, recent, "champion", after_decay=True), strict)
+    assert verdict.outcome == "promote" and "p below 0.05" in verdict.rule and "at that level" in verdict.rule
+
+
 @pytest.mark.parametrize("changes", [{"recent": None}, {"against": "base"}])
 def test_only_a_champion_judged_on_recent_traffic_loses_its_claim(changes: dict[str, str | None]) -> None:
     evidence = replace(PromotionEvidence(LITTLE_LOST, HARDLY, "champion"), **changes)  # type: ignore[arg-type]
