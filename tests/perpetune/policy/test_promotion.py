@@ -509,9 +509,9 @@ def test_after_decay_the_likelier_better_one_serves() -> None:
     verdict = should_promote(replace(evidence, after_decay=True), GATE)
     assert verdict.outcome == "promote"
     assert any(
-        "The champion has decayed, so that the likelier better one serves" in reason for reason in verdict.reasons
+        "The refresh is for decay, so that the likelier better one serves" in reason for reason in verdict.reasons
     )
-    assert "because the champion has decayed" in verdict.rule
+    assert "because the refresh is for decay" in verdict.rule
     as_ever = GATE.model_copy(update={"alpha_after_decay": 0.0})
     assert should_promote(replace(evidence, after_decay=True), as_ever) == should_promote(evidence, as_ever)
 
