@@ -588,8 +588,8 @@ class PromoteParams(Section):
     no champion).
     """
     alpha_after_decay: Annotated[float, Field(ge=0, le=0.5)] = 0.5
-    """The same level in a refresh that decay has started. 0.5: the one that is likelier the better serves, because a champion
-    that is shown to be worse than it was is no safe choice. 0: as in any other refresh. See decision 52.
+    """The same level in a refresh that decay has started, and in those that follow from it. 0.5: the likelier better one serves,
+    because a champion that is shown to be worse than it was is no safe choice. 0: as in any other refresh. See decision 52.
     """
     min_rows: Count = 50
     """Fewer held-out rows decide nothing. As long as nothing trained serves, 20 rows are enough: the test is exact at
