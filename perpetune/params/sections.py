@@ -705,8 +705,8 @@ class JudgeParams(RemoteModel):
 class EstimateParams(Section):
     """What scores are estimated from without labels, beside confidence and likelihood, which cost nothing.
 
-    Each check asks about a few requests by lot and about those with labels, and about 100 reference rows once for each
-    champion. See docs/guides/drift.md.
+    Each check asks about a few requests by lot and those with labels, and about 100 reference rows, or twice
+    `watch.min_rows` if that is more, once for each champion. See docs/guides/drift.md.
     """
 
     judge: JudgeParams | None = None
