@@ -87,7 +87,11 @@ def _after_decay() -> list[list[str]]:
     simulated = f"{_result('after_decay')['details'][0]['after decay']['simulated']:,}"
     rows = []
     for name, title, stated in (
-        ("after decay, equal: promoted", "after decay: promotes a model that is no better", "at most 50% stated"),
+        (
+            "after decay, equal: promoted",
+            "after decay: promotes a model that is no better, on rows that raised no alarm",
+            "at most 50% stated",
+        ),
         ("after decay, worse by 5 points: promoted", "after decay: promotes a model that is 5 points worse", "—"),
     ):
         value, (low, high) = claims[name]

@@ -55,8 +55,8 @@ VERSION_TAGS = {
     "release.reason": "Why it was refused or its trial ended.",
     "check.error": "When and why the newest check of it failed; absent after a check with a verdict.",
     "perpetune.detector": "State of the decay detector, and how far it has read the labels.",
-    "perpetune.estimate.judge": "The judge's grades of reference rows, beside their scores.",
-    "perpetune.estimate.self-consistency": "The agreement of samples on reference rows, beside the scores.",
+    "perpetune.estimate.judge": "The judge's grades of reference rows, by a digest of row and answer.",
+    "perpetune.estimate.self-consistency": "The agreement of samples on reference rows, by a digest of row and answer.",
 }
 METRICS = {
     "data/labels": "Labels of production known at the start of the refresh.",

@@ -17,6 +17,7 @@ from perpetune.generation.token_alignment import AlignedLogprobs, with_text
 from perpetune.records import Message
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
+_NO_USAGE: Mapping[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}  # some servers state none
 
 
 def chat_body(model: str, messages: Sequence[Message], generation: GenerationConfig) -> dict[str, Any]:
@@ -73,7 +74,8 @@ def read_answers(reply: Mapping[str, Any], generation: GenerationConfig, seconds
         written[choice["index"]].add(choice, choice["message"], generation)
     for one in written:
         one.end()
-    return tuple(one.answer(reply["usage"], len(written), generation, seconds) for one in written)
+    usage = reply.get("usage") or _NO_USAGE
+    return tuple(one.answer(usage, len(written), generation, seconds) for one in written)
 
 
 class StreamAssembler:
@@ -83,7 +85,7 @@ class StreamAssembler:
         self._generation = generation
         self._on_delta = on_delta
         self._choices = [_PartialAnswer() for _ in range(generation.n)]
-        self._usage: Mapping[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0}
+        self._usage = _NO_USAGE
         self._prompt_tokens = 0
 
     def add(self, chunk: Mapping[str, Any]) -> None:

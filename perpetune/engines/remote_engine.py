@@ -204,8 +204,16 @@ async def _generate(
     body = chat_body(served.model, messages, generation)
     added = _log_probabilities(served, messages, generation)
     if on_delta is None:
-        reply = await _post_accepted(served, body, lambda accepted: served.client.post(_CHAT, accepted), added)
-        return read_answers(reply, generation, time.perf_counter() - began)
+        # With status 200 there may be an error too, no choice, or the page of a proxy.
+        nonsense = EngineDown(f"{served.model} answered with something else than a chat completion")
+        try:
+            reply = await _post_accepted(served, body, lambda accepted: served.client.post(_CHAT, accepted), added)
+            found = read_answers(reply, generation, time.perf_counter() - began)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as fault:
+            raise nonsense from fault
+        if not found:
+            raise nonsense
+        return found
     pieces = StreamAssembler(generation, on_delta)
 
     async def stream(accepted: dict[str, Any]) -> None:

@@ -588,8 +588,8 @@ class PromoteParams(Section):
     no champion).
     """
     alpha_after_decay: Annotated[float, Field(ge=0, le=0.5)] = 0.5
-    """The same level in a refresh that decay has started. 0.5: the one that is likelier the better serves, because a champion
-    that is shown to be worse than it was is no safe choice. 0: as in any other refresh. See decision 52.
+    """The same level in a refresh that decay has started, and in those that follow from it. 0.5: the likelier better one serves,
+    because a champion that is shown to be worse than it was is no safe choice. 0: as in any other refresh. See decision 52.
     """
     min_rows: Count = 50
     """Fewer held-out rows decide nothing. As long as nothing trained serves, 20 rows are enough: the test is exact at
@@ -705,8 +705,8 @@ class JudgeParams(RemoteModel):
 class EstimateParams(Section):
     """What scores are estimated from without labels, beside confidence and likelihood, which cost nothing.
 
-    Each check asks about a few requests by lot and about those with labels, and about 100 reference rows once for each
-    champion. See docs/guides/drift.md.
+    Each check asks about a few requests by lot and those with labels, and about 100 reference rows, or twice
+    `watch.min_rows` if that is more, once for each champion. See docs/guides/drift.md.
     """
 
     judge: JudgeParams | None = None

@@ -78,7 +78,7 @@ def label_decision(
     return LabelDecision(rules.without_labels, (fallen,))
 
 
-_UNKNOWN = "Traffic drifted, and without confidence the accuracy cannot be estimated."
+_UNKNOWN = "Traffic drifted, and nothing estimates the score without labels: labels are asked for."
 _WRONG = (
     "Traffic drifted, and the score estimated from {by} decides nothing, because the last labels have shown it to be wrong: "
     "labels are asked for."

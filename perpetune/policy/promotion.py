@@ -184,7 +184,7 @@ class PromotionEvidence:
     - `anchor`: the best version that ever served; None if that is the champion.
     - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
     - `answer_costs`: what answers cost with each system, by its name; they decide nothing.
-    - `after_decay`: decay of the champion has started the refresh.
+    - `after_decay`: the refresh is for decay: found now, or before, if the labels of the change have doubled since.
     """
 
     frozen: PairedEvidence
@@ -213,7 +213,7 @@ class PromotionEvidence:
 
     @property
     def is_after_decay(self) -> bool:
-        """Whether the gate is that after decay: labels of recent traffic have shown it, and judge the challenger too."""
+        """Whether the gate is that after decay: recent traffic, which showed it, judges the challenger too."""
         return self.after_decay and self.against == "champion" and self.recent is not None
 
 
@@ -374,15 +374,15 @@ def _likelier_better(
     rules: PromoteParams,
 ) -> str | None:
     """The reason if, after decay, the mean of both holdouts has improved at the level of the gain, else None."""
-    level = rules.alpha_after_decay
-    if not (evidence.is_after_decay and level) or guard[1].difference <= -rules.margin:
+    if not (evidence.is_after_decay and rules.alpha_after_decay) or guard[1].difference <= -rules.margin:
         return None
+    level = gain_level(gain[0], evidence, rules)
     p_value = p_of_mean_gain(gain[1].difference, _error(gain[1]), guard[1].difference, _error(guard[1]))
     if p_value >= level:
         return None
     mean = (gain[1].difference + guard[1].difference) / 2
     return (
-        f"The champion has decayed, so that the likelier better one serves: the mean of both holdouts has changed by "
+        f"The refresh is for decay, so that the likelier better one serves: the mean of both holdouts has changed by "
         f"{points(mean)}, one-sided p {p_value:.3g} {versus_alpha(p_value, level)}."
     )
 
@@ -687,7 +687,7 @@ def _promotion_rule(guard: str, gain: str, evidence: PromotionEvidence, rules: P
     floor = f" or less than {least_found} of a label is found" if floors else ""
     measure = ", each label counting alike" if evidence.balanced else ""
     likelier = (
-        ", or if the mean of both has improved at that level, because the champion has decayed"
+        ", or if the mean of both has improved at that level, because the refresh is for decay"
         if evidence.is_after_decay and rules.alpha_after_decay
         else ""
     )

@@ -73,7 +73,8 @@ def nothing_new(
         return f"{rows} of {wanted} new rows since {_named(last)}"
     if trigger == "schedule" and now.deciding is not None and _chance(now.deciding, gate) < EVEN:
         return (
-            f"{now.deciding} rows could not show a gain of {100 * gate.gain:g} points, {_named(last)} is the last one"
+            f"{now.deciding} rows would more likely miss a gain of {100 * gate.gain:g} points than show it; the last one was "
+            f"{_named(last)}"
         )
     if trigger == "decay" and labels < (wanted := labels_wanted(unsuccessful, rules)):
         return f"{labels} of {wanted} new labels since {_named(last)}"

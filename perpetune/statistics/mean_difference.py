@@ -6,9 +6,10 @@ difference is not above the bound; so the smallest product over all m is too, an
 Ramdas, Estimating means of bounded random variables by betting, JRSS-B 86 (2024); Markov's inequality). It needs about
 twice as many rows as a t test, which at n = 50 claims what is not so if a few scores are far from the others.
 
-If both samples are large, a normal interval does. Its level is wrong by about skewness / sqrt(n) times 0.03 (the first term
-of Edgeworth's expansion, one-sided at 5%), and the skewness of scores in [0, 1] is at most the inverse of their standard
-deviation: with a sum of squared deviations of `LARGE` the error is at most 0.6%.
+If both samples are large, the normal distribution does, after Hall's transformation, which takes the skewness out of a
+studentised mean (JRSS-B 54 (1992) 221). Without it a level of 1% is one of 1.5% if a tenth of 600 scores are 1 and the others
+0. The skewness of scores in [0, 1] is at most the inverse of their standard deviation, so that with a sum of squared
+deviations of `LARGE` that of the mean is at most 0.2, and what the transformation leaves is of the order of its square.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from perpetune.statistics.estimate import Floats
 LARGE = 25.0
 GRID = 500  # values of a mean that are tried: bounds are rounded outwards to steps of 0.002
 SMALLEST = 1e-9  # in place of 0, below which no mean lies
+SMALLEST_SKEWNESS = 1e-6  # a smaller one changes nothing that could be seen
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class Sample:
         total = len(self.scores) if self.weights is None else float((self.weights / self.weights.max()).sum())
         return self.spread / total**2
 
+    @property
+    def third_moment(self) -> float:
+        """The third central moment of the mean."""
+        shares = np.ones_like(self.scores) if self.weights is None else self.weights / self.weights.max()
+        return float(((shares * (self.scores - self.mean)) ** 3).sum() / shares.sum() ** 3)
+
     def flipped(self) -> Sample:
         return Sample(1.0 - self.scores, self.weights)
 
@@ -58,16 +66,17 @@ class Sample:
 def difference_bounds(first: Sample, second: Sample, level: float) -> tuple[float, float]:
     """Bounds of first mean minus second mean, each one-sided at `level`."""
     if min(first.spread, second.spread) >= LARGE:
-        difference, half = first.mean - second.mean, _half_width(first, second, level)
-        return difference - half, difference + half
+        error, skewness = _error_and_skewness(first, second)
+        difference, deviations = first.mean - second.mean, NormalDist().inv_cdf(1 - level)
+        return difference - error * _skewed(deviations, skewness), difference - error * _skewed(-deviations, skewness)
     return _lower(first, second, level), -_lower(second, first, level)
 
 
 def p_value_above(first: Sample, second: Sample, bound: float) -> float:
     """The one-sided p-value of "first mean minus second mean is above `bound`", which is in [-1, 1]."""
     if min(first.spread, second.spread) >= LARGE:
-        deviations = (first.mean - second.mean - bound) / sqrt(first.variance + second.variance)
-        return float(NormalDist().cdf(-deviations))
+        error, skewness = _error_and_skewness(first, second)
+        return NormalDist().cdf(-_normal((first.mean - second.mean - bound) / error, skewness))
     values = np.arange(GRID) / GRID
     below = _log_below(second, values)
     upper = (1.0 + np.arange(GRID)) / GRID + bound
@@ -83,8 +92,22 @@ def mean_bounds(sample: Sample, level: float) -> tuple[float, float]:
     return _lower_mean(sample, level), 1.0 - _lower_mean(sample.flipped(), level)
 
 
-def _half_width(first: Sample, second: Sample, level: float) -> float:
-    return NormalDist().inv_cdf(1 - level) * sqrt(first.variance + second.variance)
+def _error_and_skewness(first: Sample, second: Sample) -> tuple[float, float]:
+    """The standard error of the difference of the means, and its skewness."""
+    variance = first.variance + second.variance
+    return sqrt(variance), (first.third_moment - second.third_moment) / variance**1.5
+
+
+def _normal(deviations: float, skewness: float) -> float:
+    """Hall's transformation of a studentised mean to about a standard normal value; it never falls."""
+    return deviations + skewness * (deviations**2 / 3 + skewness * deviations**3 / 27 + 1 / 6)
+
+
+def _skewed(value: float, skewness: float) -> float:
+    """The inverse of `_normal`."""
+    if abs(skewness) < SMALLEST_SKEWNESS:
+        return value
+    return 3 * (float(np.cbrt(1 + skewness * (value - skewness / 6))) - 1) / skewness
 
 
 def _lower_mean(sample: Sample, level: float) -> float:

@@ -72,7 +72,8 @@ def _first_value(text: str, position: int) -> tuple[object, int]:
     try:
         return _DECODER.raw_decode(text, position)
     except json.JSONDecodeError:
-        end = _closed(text, position)
+        # Anything but an object or a list is no row, and to look for its end would read all the rest each time.
+        end = _closed(text, position) if text[position] in "{[" else None
         if end is None:
             raise
         return decoded(_without_spare_commas(text[position:end])), end

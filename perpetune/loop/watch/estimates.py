@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, zip_longest
 from typing import Literal
@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from sqlalchemy import Engine
 
+from perpetune.curation.text import fingerprint
 from perpetune.engines.tls import remote_tls
 from perpetune.monitoring.estimated_accuracy import (
     LAST_LABELS,
@@ -36,7 +37,7 @@ from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.workspace import Workspace
 
-ROWS = 100  # of the reference, and of the window, that are asked about
+ROWS = 100  # of the reference, and of the window, that are asked about; twice `watch.min_rows` if that is more
 JUDGE, CONSISTENCY = "perpetune.estimate.judge", "perpetune.estimate.self-consistency"
 Asked = Literal["judge", "self-consistency"]
 TAGS: Mapping[Asked, str] = {"judge": JUDGE, "self-consistency": CONSISTENCY}
@@ -52,13 +53,13 @@ class Estimates:
 
 @dataclass(frozen=True)
 class ReferenceValues:
-    """What was measured of the champion's reference rows: (value, score) pairs, None for a reply without a value.
+    """What was measured of the champion's answers to reference rows, by a digest of row and answer; None without a value.
 
     It has no ids and no texts, because a tag of the version keeps it. `settings` is a digest of those of the method.
     """
 
     settings: str
-    pairs: tuple[tuple[float | None, float], ...] = ()
+    values: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def estimates(
     predictions = window.predictions
     estimators = [from_confidence(predictions, reference), from_likelihood(predictions, reference)]
     newest_labels = [answered(each.row) for each in reversed(labelled[-LAST_LABELS:])]
-    rows = _Rows(_reference(window, reference), lot(map(answered, predictions), ROWS), newest_labels)
+    count = max(ROWS, 2 * workspace.params.watch.min_rows)  # half may be unreadable
+    rows = _Rows(_reference(window, reference, count), lot(map(answered, predictions), count), newest_labels)
     notes: list[str] = []
     log = open_log(workspace.settings.prediction_log)
     try:
@@ -148,27 +150,36 @@ def _measured(
     before = reference_values(champion, method.name, method.settings)
     known = values_of(log, method.name, method.settings, [each.id for each in (*rows.newest, *rows.labelled)])
     # A small budget serves new answers and labelled ones alike; the reference comes first, without it there is no estimate.
-    of_reference = rows.reference[len(before.pairs) :]
+    of_reference = [each for each, _ in rows.reference if _row_digest(each) not in before.values]
     missing = {each.id: each for each in _in_turn(rows.newest, rows.labelled) if each.id not in known}
-    wanted = [*(each for each, _ in of_reference), *missing.values()]
+    wanted = [*of_reference, *missing.values()]
     asked = wanted[: _budget(workspace, method, wanted, log, now)]
     done = method.measure(asked) if asked else Measured(())
     if done.values:
         add_cost(log, champion.task, method.name, now, len(done.values), done.dollars)
-    first, later = done.values[: len(of_reference)], done.values[len(of_reference) :]
-    after = replace(before, pairs=(*before.pairs, *zip(first, (score for _, score in of_reference), strict=False)))
+    measured = {**before.values, **dict(zip(map(_row_digest, of_reference), done.values, strict=False))}
+    pairs = [
+        (digest, measured[digest], score) for each, score in rows.reference if (digest := _row_digest(each)) in measured
+    ]
+    after = replace(before, values={digest: value for digest, value, _ in pairs})
     if after != before:
         _save(champion, method.name, after)
-    new = dict(zip((each.id for each in asked[len(of_reference) :]), later, strict=False))
+    asked_later, later = asked[len(of_reference) :], done.values[len(of_reference) :]
+    new = dict(zip((each.id for each in asked_later), later, strict=False))
     store_values(log, method.name, method.settings, new)
-    return _estimator(method.name, after, rows.newest, known | new), done.fault
+    reference = [(value, score) for _, value, score in pairs]
+    return _estimator(method.name, reference, rows.newest, known | new), done.fault
 
 
-def _reference(window: Window, reference: Sequence[RecordedAnswer]) -> list[tuple[Answered, float]]:
+def _row_digest(row: Answered) -> str:
+    return fingerprint("estimate", row.id, row.output)
+
+
+def _reference(window: Window, reference: Sequence[RecordedAnswer], count: int) -> list[tuple[Answered, float]]:
     """The champion's recorded answers to reference rows by lot, with their scores; rows that are gone are left out."""
     examples = {row.id: row for row in window.reference}
     known = {row.id: row for row in reference if row.id in examples}
-    drawn = lot((Answered(row.id, conversation("", examples[row.id]), row.output) for row in known.values()), ROWS)
+    drawn = lot((Answered(row.id, conversation("", examples[row.id]), row.output) for row in known.values()), count)
     return [(each, known[each.id].score) for each in drawn]
 
 
@@ -191,7 +202,10 @@ def _budget(workspace: Workspace, method: _Method, wanted: Sequence[Answered], l
 
 
 def _estimator(
-    name: Asked, of_reference: ReferenceValues, newest: Sequence[Answered], known: Mapping[str, float | None]
+    name: Asked,
+    of_reference: Sequence[tuple[float | None, float]],
+    newest: Sequence[Answered],
+    known: Mapping[str, float | None],
 ) -> Estimator:
     def value(row: Prediction) -> float | None:
         return known.get(row.id)
@@ -199,9 +213,9 @@ def _estimator(
     return Estimator(
         name,
         [found for each in newest if (found := known.get(each.id)) is not None],
-        [(found, score) for found, score in of_reference.pairs if found is not None],
+        [(found, score) for found, score in of_reference if found is not None],
         value,
-        unreadable=sum(found is None for found in [*known.values(), *(found for found, _ in of_reference.pairs)]),
+        unreadable=sum(found is None for found in [*known.values(), *(found for found, _ in of_reference)]),
     )
 
 

@@ -54,7 +54,7 @@ def test_a_schedule_waits_for_rows_or_unlabelled_requests_that_could_show_a_gain
 ) -> None:
     few = replace(curated(twice), version="other", labels=0)
     few = replace(few, rows={**few.rows, "train": 10 * few.rows["train"], "recent": 60})
-    assert "60 rows could not show a gain of 5 points" in str(why_unchanged(twice, few, "schedule"))
+    assert "60 rows would more likely miss a gain of 5 points" in str(why_unchanged(twice, few, "schedule"))
     assert why_unchanged(twice, few, "manual") is None
     log = open_log(twice.settings.prediction_log)
     record_rows(log, [prediction(number, task=twice.params.task.name) for number in range(200)])

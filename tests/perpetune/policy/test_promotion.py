@@ -509,9 +509,9 @@ def test_after_decay_the_likelier_better_one_serves() -> None:
     verdict = should_promote(replace(evidence, after_decay=True), GATE)
     assert verdict.outcome == "promote"
     assert any(
-        "The champion has decayed, so that the likelier better one serves" in reason for reason in verdict.reasons
+        "The refresh is for decay, so that the likelier better one serves" in reason for reason in verdict.reasons
     )
-    assert "because the champion has decayed" in verdict.rule
+    assert "because the refresh is for decay" in verdict.rule
     as_ever = GATE.model_copy(update={"alpha_after_decay": 0.0})
     assert should_promote(replace(evidence, after_decay=True), as_ever) == should_promote(evidence, as_ever)
 
@@ -535,6 +535,14 @@ def test_after_decay_a_harmed_slice_vetoes_and_rows_that_decided_before_do_not()
     assert should_promote(replace(evidence, uses=used(3, rows=250)), GATE).outcome == "promote"
     harmed = {"label a": paired(-0.3, 0.1, 1.0, rows=60, p_worse=0.001)}
     assert should_promote(replace(evidence, slices=harmed), GATE).outcome == "reject"
+
+
+def test_after_decay_the_mean_of_both_has_the_level_of_the_gain_that_the_rule_names() -> None:
+    """At 0.01, below `promote.alpha`, the gain is tested at 0.05 as ever; so is the mean, whose p is 0.02 here."""
+    strict = GATE.model_copy(update={"alpha_after_decay": 0.01})
+    frozen, recent = paired(-0.005, 0.04, 0.6, rows=400), paired(0.05, 0.06, 0.001, rows=400)
+    verdict = should_promote(PromotionEvidence(frozen, recent, "champion", after_decay=True), strict)
+    assert verdict.outcome == "promote" and "p below 0.05" in verdict.rule and "at that level" in verdict.rule
 
 
 @pytest.mark.parametrize("changes", [{"recent": None}, {"against": "base"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def test_a_spare_comma_hides_no_other_fault(tmp_path: Path) -> None:
     broken = '[{"input": "a", "output": "x" oops,}, {"input": "b",, "output": "y",}, {"input": "c", "output": "z",}]'
     rows, reasons = found(tmp_path / "a.json", broken)
     assert rows == [("c", "z")] and len(reasons) == 2 and all("broken JSON" in reason for reason in reasons)
+
+
+def test_many_broken_values_cost_as_many_looks_and_not_their_square(tmp_path: Path) -> None:
+    began = time.monotonic()
+    rows, reasons = found(tmp_path / "a.json", "[" + '"abc\n' * 15_000 + '{"input": "a", "output": "x"}]')
+    assert rows == [("a", "x")] and len(reasons) == 15_000 and time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("start", ["sep=;\n", "sep=;\r\n", "\ufeffsep=;\n"])

@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from workspaces import write_params
 
 from perpetune.curation.layout import REFERENCE
+from perpetune.curation.text import fingerprint
 from perpetune.explain.status import read_status
 from perpetune.explain.status_screen import show_status
 from perpetune.loop.rollout.deploy import release
@@ -26,7 +27,7 @@ from perpetune.loop.watch.estimates import CONSISTENCY, JUDGE
 from perpetune.policy.estimated_accuracy import EstimatedFall, estimates_in
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.writes import add_feedback, record_rows
-from perpetune.records import Example, Feedback, Message, Prediction, RecordedAnswer, write_jsonl
+from perpetune.records import Example, Feedback, Message, Prediction, RecordedAnswer, read_jsonl, write_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, close_run, find_run, log_text
 from perpetune.workspace import Workspace, open_workspace
@@ -189,8 +190,27 @@ def test_a_small_budget_fills_the_reference_first_and_then_the_day_is_over(begin
     world.answered([RIGHT] * 60)
     assert estimates_in(world.checked().decision.evidence) == [] and len(world.judged) == 50
     assert estimates_in(world.checked().decision.evidence) == [] and len(world.judged) == 50, "24 hours are not over"
-    pairs = json.loads(registry.get(world.task, "1").tags[JUDGE])["pairs"]
-    assert len(pairs) == 50 and {tuple(pair) for pair in pairs} == {(0.9, 1.0), (0.7, 0.0)}
+    values = json.loads(registry.get(world.task, "1").tags[JUDGE])["values"]
+    assert len(values) == 50 and set(values.values()) == {0.9, 0.7}
+
+
+def test_rows_of_a_new_reference_are_asked_about_and_those_that_are_gone_count_no_more(
+    begin: Callable[..., World],
+) -> None:
+    """Forty of sixty reference rows are asked about; then curation leaves ten of those out."""
+    world = begin(judge={}, requests_per_day=40)
+    world.answered([RIGHT] * 60)
+    world.checked()
+    by_lot = sorted(range(ROWS), key=lambda number: fingerprint("estimate", f"f{number}"))
+    path = world.workspace.root / REFERENCE / "reference.jsonl"
+    rows = [row for row in read_jsonl(path, Example) if int(row.id[1:]) not in by_lot[:10]]
+    write_jsonl(path, rows)
+    params = world.workspace.params
+    enough = params.estimate.model_copy(update={"requests_per_day": 1000})
+    world.workspace = replace(world.workspace, params=params.model_copy(update={"estimate": enough}))
+    found = estimate(world.checked(), "judge")
+    assert found.reference.rows == 50 and len(world.judged) == 40 + 20 + 60
+    assert found.reference.mean == pytest.approx(sum(number % 4 > 0 for number in by_lot[10:]) / 50)
 
 
 def test_a_budget_in_dollars_holds(begin: Callable[..., World]) -> None:

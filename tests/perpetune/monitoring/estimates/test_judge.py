@@ -137,3 +137,29 @@ def test_a_budget_holds_if_every_reply_is_as_long_as_it_may_be() -> None:
     assert affordable(answers(*"abcdef"), "", judge, 0.0) == 0 == affordable(answers(*"ab"), "", judge, -1.0)
     free = JudgeParams(url="http://127.0.0.1:9/v1", model="big")
     assert affordable(answers(*"abcdef"), "", free, 0.0) == 6
+
+
+def test_a_budget_holds_for_texts_in_which_a_character_is_a_token() -> None:
+    judge = JudgeParams(url="http://127.0.0.1:9/v1", model="big", dollars_read=1e6, max_tokens=1)
+    [asked] = answers("\N{HIRAGANA LETTER A}" * 3000)
+    assert affordable([asked], "", judge, 3000.0) == 0 and affordable([asked], "", judge, 3500.0) == 1
+
+
+@pytest.mark.integration
+def test_a_judge_that_states_no_usage_is_charged_as_much_as_it_can_be(json_server: Callable[[Reply], str]) -> None:
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, said = saying("0.5")
+        return status, {"choices": said["choices"]}
+
+    judge = JudgeParams(url=f"{json_server(reply)}/v1", model="big", dollars_written=1000.0, max_tokens=10)
+    found = graded(judge, "0.5", "0.5")
+    assert (found.values, found.fault) == ((0.5, 0.5), None) and found.dollars == pytest.approx(0.02)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("said", [{"error": {"message": "overloaded"}}, {"choices": []}, {"choices": None}, ["1"]])
+def test_a_judge_that_answers_nonsense_ends_the_asking_and_not_the_check(
+    json_server: Callable[[Reply], str], said: Any
+) -> None:
+    found = graded(JudgeParams(url=f"{json_server(lambda body: (200, said))}/v1", model="big"), "0.5")
+    assert found.values == () and found.fault == "big answered with something else than a chat completion"
