@@ -29,7 +29,14 @@ def test_a_server_that_hangs_costs_seconds(tmp_path: Path, monkeypatch: pytest.M
             self.wfile.write(b"OK")
 
     write_params(tmp_path)
-    for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL"):
+    # The last two are set by commands that ran in this process before.
+    for name in (
+        "PREFECT_API_URL",
+        "PERPETUNE_GATEWAY_URL",
+        "PERPETUNE_DATABASE_URL",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT",
+    ):
         monkeypatch.delenv(name, raising=False)
     with ExitStack() as stack:
         stack.callback(over.set)

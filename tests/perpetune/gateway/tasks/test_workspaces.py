@@ -220,7 +220,7 @@ def test_one_gateway_serves_both_and_keeps_them_apart(world: World) -> None:
     assert [each["status"] for each in feedback["data"]] == ["recorded", "recorded"]
     for task, labels in LABELS.items():
         eventually(lambda task=task, labels=labels: labels[1] in world.labels(task))  # type: ignore[misc]
-    assert len(world.labels("reviews")) == 4 and len(world.labels("intents")) == 4
+    eventually(lambda: (len(world.labels("reviews")), len(world.labels("intents"))) == (4, 4))
 
     log = open_log(world.workspaces["reviews"].settings.prediction_log)
     key = add_key(log, "desk", ["ask"], ["intents"])

@@ -105,7 +105,7 @@ def test_all_limits_are_measured_and_latency_against_the_champion(workspace: Wor
     assert itself.limits["forgetting"].value == pytest.approx(0, abs=1e-6), "it is compared with itself"
     latency = itself.limits["latency"]
     assert latency.unit == "times the champion's 95th percentile, 6 rows, repeated"
-    assert latency.rows == workspace.params.promote.timed_rows
+    assert latency.rows == 6
     assert latency.interval is not None and latency.limit is not None and latency.interval.low <= latency.limit
 
 
