@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from perpetune.files import write_atomic
+from perpetune.files import UNFINISHED, write_atomic
 from perpetune.model.release import DesiredReleases, Trial
 
 
@@ -30,6 +32,7 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._asking = threading.Lock()  # requests ask in threads, and a later number must not be replaced by an earlier
 
     def post(self, releases: DesiredReleases, answered: int, error: str | None) -> None:
         """Written by the first worker."""
@@ -49,13 +52,14 @@ class Board:
 
     def ask(self, worker: int) -> int:
         """Ask the first worker to read the registry now; it has done so once a post has `answered` this number."""
-        number = time.monotonic_ns()
-        write_atomic(self._folder / f"asked-{worker}", str(number))
+        with self._asking:
+            number = time.monotonic_ns()
+            write_atomic(self._folder / f"asked-{worker}", str(number))
         return number
 
     def asked(self) -> int:
         """The newest number that `ask` has returned; 0 if it never has."""
-        return max((int(_read(path) or 0) for path in self._folder.glob("asked-*")), default=0)
+        return max((int(_read(path) or 0) for path in self._files("asked")), default=0)
 
     def report(self, worker: int, serving: str | None) -> None:
         """Say which version a worker serves."""
@@ -64,7 +68,7 @@ class Board:
     def reports(self) -> dict[int, str]:
         """The version that each living worker serves; without those that serve none yet."""
         found = {}
-        for path in self._folder.glob("serving-*"):
+        for path in self._files("serving"):
             report = json.loads(_read(path) or "{}")
             if report.get("serving") is not None and _lives(report["pid"]):
                 found[int(path.name.partition("-")[2])] = str(report["serving"])
@@ -78,11 +82,15 @@ class Board:
         """The metrics of the other workers that live, and of processes that have ended."""
         alive: list[str] = []
         ended: list[str] = []
-        for path in self._folder.glob("metrics-*"):
+        for path in self._files("metrics"):
             pid = int(path.name.rpartition("-")[2])
             if pid != os.getpid() and (text := _read(path)):
                 (alive if _lives(pid) else ended).append(text)
         return alive, ended
+
+    def _files(self, kind: str) -> Iterator[Path]:
+        """Whole files: a worker that was killed while it wrote leaves an unfinished one."""
+        return (path for path in self._folder.glob(f"{kind}-*") if path.suffix != UNFINISHED)
 
 
 def _read(path: Path) -> str | None:
