@@ -14,12 +14,11 @@ from starlette.responses import JSONResponse
 from starlette.types import Scope
 
 from perpetune.gateway.api.errors import ApiError
-from perpetune.gateway.api.feedback import PATH, rows_of
+from perpetune.gateway.api.feedback import PATH, rows_of, shown_id
 from perpetune.gateway.api.request.first_headers import first_headers
+from perpetune.gateway.recording.recorder import OTHER_GATEWAY_SECONDS
 from perpetune.gateway.tasks.served_task import Reply, ServedTask, ask, listed, own_scope
 from perpetune.prediction_log.tasks_of_answers import tasks_of_answers
-
-_OTHER_GATEWAY_SECONDS = 0.15  # in which another gateway's answer reaches the database
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class FeedbackOfTasks:
     async def _owners(self, names: Collection[str]) -> _Owners:
         owners = await self._look_up(names)
         if owners.tasks.keys() != set(names) and not owners.incomplete:
-            await asyncio.sleep(_OTHER_GATEWAY_SECONDS)
+            await asyncio.sleep(OTHER_GATEWAY_SECONDS)
             owners = await self._look_up(names)
         return owners
 
@@ -145,4 +144,4 @@ def _row_replies(rows: Sequence[object], reply: Reply) -> list[Mapping[str, Any]
 
 
 def _refused(row: object, error: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"request_id": row.get("request_id") if isinstance(row, Mapping) else None, "status": "refused", **error}
+    return {"request_id": shown_id(row), "status": "refused", **error}

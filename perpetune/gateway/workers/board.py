@@ -32,7 +32,9 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._asking = threading.Lock()  # requests ask in threads, and a later number must not be replaced by an earlier
+        self._asking = (
+            threading.Lock()
+        )  # requests ask in threads, and a later number must not be replaced by an earlier
 
     def post(self, releases: DesiredReleases, answered: int, error: str | None) -> None:
         """Written by the first worker."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import httpx
 import pytest
 from waiting import eventually
 
+from perpetune.gateway.recording.recorder import Recorder
+from perpetune.gateway.tasks import feedback_of_tasks
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import add_feedback_rows
@@ -150,3 +154,35 @@ def test_a_task_does_not_take_feedback_on_the_answer_of_another(start_tasks: Sta
     [refused] = add_feedback_rows(log, [given], "reviews")
     assert isinstance(refused, Exception)
     assert add_feedback_rows(log, [given], "intents") == [two]
+
+
+def test_a_part_that_is_refused_names_only_ids_that_a_reply_can_hold(start_tasks: Start) -> None:
+    gateway = start_tasks(shared_log=True)
+    two = answer_id(gateway, "intents", "two")
+    key = add_key(gateway.tasks["reviews"].log, "asks", ["ask"])
+    eventually(lambda: gateway.get("/v1/models").status_code == 401)
+    rows: list[dict[str, object]] = [
+        {"request_id": two, "score": 1},
+        {"request_id": float("nan"), "score": 1},
+        {"request_id": "half \ud83d", "score": 1},
+    ]
+    reply = gateway.post(FEEDBACK, rows, key)
+    assert reply.status_code == 403
+    assert [each["request_id"] for each in reply.json()["data"]] == [two, None, "half �"]
+
+
+def test_an_answer_is_looked_for_until_another_gateway_has_written_it(
+    start_tasks: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all logs: the first task, which gets what is in none, waits for those of its own only."""
+    gateway = start_tasks()
+    looks: list[float] = []
+
+    def none_yet(*_: object) -> dict[str, frozenset[str]]:
+        looks.append(time.monotonic())
+        return {}
+
+    monkeypatch.setattr(feedback_of_tasks, "tasks_of_answers", none_yet)
+    gateway.post(FEEDBACK, {"request_id": "chatcmpl-of-another-gateway", "label": "fly"})
+    group_seconds = inspect.signature(Recorder).parameters["group_seconds"].default
+    assert looks[-1] - looks[0] > group_seconds
