@@ -55,6 +55,10 @@ class ReleaseSource(Protocol):
 class Peers(Protocol):
     """The other processes of this gateway, which follow the same registry."""
 
+    @property
+    def release_error(self) -> str | None:
+        """Why the process that this one follows does not serve a version that it should; None if it does."""
+
     async def before_check(self) -> None:
         """Called before the registry is read because a request says so. Raises PerpetuneError."""
 
@@ -63,6 +67,8 @@ class Peers(Protocol):
 
 
 class _NoPeers:
+    release_error: str | None = None
+
     async def before_check(self) -> None:
         return
 
@@ -167,7 +173,7 @@ class Follower:
             self._wanted.champion,
             self._trial.version if self._trial else None,
             self._registry_error,
-            self._release_error or self._refusal,
+            self._release_error or self._refusal or self.peers.release_error,
         )
 
     @property

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from perpetune.errors import PerpetuneError
 from perpetune.files import UNFINISHED, write_atomic
 from perpetune.model.release import DesiredReleases, Trial
 
 
 @dataclass(frozen=True)
 class Post:
-    """What the first worker serves, the newest `Board.ask` that it has answered, and its error with the registry.
+    """What the first worker serves, the newest `Board.ask` that it has answered, and its errors.
 
+    `error` is with the registry, `release_error` with a version that is champion there or on trial and is not served.
     `at` is when it wrote this, by the machine's monotonic clock, which is the same in all processes.
     """
 
@@ -25,10 +27,14 @@ class Post:
     answered: int
     error: str | None
     at: float
+    release_error: str | None = None
 
 
 class Board:
-    """Files that each have one writer and are replaced whole, so that a reader sees either the old or the new one."""
+    """Files that each have one writer and are replaced whole, so that a reader sees either the old or the new one.
+
+    What writes raises PerpetuneError if the folder cannot be written to, as on a full disk.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -36,11 +42,11 @@ class Board:
             threading.Lock()
         )  # requests ask in threads, and a later number must not be replaced by an earlier
 
-    def post(self, releases: DesiredReleases, answered: int, error: str | None) -> None:
+    def post(
+        self, releases: DesiredReleases, answered: int, error: str | None, release_error: str | None = None
+    ) -> None:
         """Written by the first worker."""
-        write_atomic(
-            self._folder / "post.json", json.dumps(asdict(Post(releases, answered, error, at=time.monotonic())))
-        )
+        self._write("post.json", json.dumps(asdict(Post(releases, answered, error, time.monotonic(), release_error))))
 
     def read(self) -> Post | None:
         """The newest post; None if there was none yet."""
@@ -56,7 +62,7 @@ class Board:
         """Ask the first worker to read the registry now; it has done so once a post has `answered` this number."""
         with self._asking:
             number = time.monotonic_ns()
-            write_atomic(self._folder / f"asked-{worker}", str(number))
+            self._write(f"asked-{worker}", str(number))
         return number
 
     def asked(self) -> int:
@@ -65,7 +71,7 @@ class Board:
 
     def report(self, worker: int, serving: str | None) -> None:
         """Say which version a worker serves."""
-        write_atomic(self._folder / f"serving-{worker}", json.dumps({"pid": os.getpid(), "serving": serving}))
+        self._write(f"serving-{worker}", json.dumps({"pid": os.getpid(), "serving": serving}))
 
     def reports(self) -> dict[int, str]:
         """The version that each living worker serves; without those that serve none yet."""
@@ -78,7 +84,7 @@ class Board:
 
     def count(self, worker: int, metrics: bytes) -> None:
         """Keep a worker's metrics, in Prometheus' format; those of a process that has ended stay."""
-        write_atomic(self._folder / f"metrics-{worker}-{os.getpid()}", metrics.decode())
+        self._write(f"metrics-{worker}-{os.getpid()}", metrics.decode())
 
     def counted(self) -> tuple[list[str], list[str]]:
         """The metrics of the other workers that live, and of processes that have ended."""
@@ -89,6 +95,16 @@ class Board:
             if pid != os.getpid() and (text := _read(path)):
                 (alive if _lives(pid) else ended).append(text)
         return alive, ended
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            write_atomic(self._folder / name, text)
+        except OSError as fault:
+            raise PerpetuneError(
+                f"the gateway's workers cannot tell each other what they serve: {fault.strerror}",
+                where=str(self._folder),
+                do="make room there, or set TMPDIR to another folder and start the gateway again",
+            ) from fault
 
     def _files(self, kind: str) -> Iterator[Path]:
         """Whole files: a worker that was killed while it wrote leaves an unfinished one."""
