@@ -32,6 +32,7 @@ from perpetune.records import Message
 logger = logging.getLogger(__name__)
 
 _MAX_RETRY_SECONDS = 60.0  # between two tries of a release that does not load
+_DOUBLINGS = 16  # of the pause: a float has no room for a thousand, which take a day
 
 _MAX_ERROR_CHARS = 500
 
@@ -341,7 +342,7 @@ class Follower:
             self._release_error = _log_new_error(self._release_error, fault, f"version {version} cannot be served")
             self._metrics.release_failures.inc()
             retry.at = asyncio.get_running_loop().time() + min(
-                self._poll_seconds * 2**retry.failures, _MAX_RETRY_SECONDS
+                self._poll_seconds * 2 ** min(retry.failures, _DOUBLINGS), _MAX_RETRY_SECONDS
             )
             retry.failures += 1
             if isinstance(fault, ParityError):

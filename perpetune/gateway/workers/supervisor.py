@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _REFUSED = 3  # the exit status of a worker that raised PerpetuneError
 _MAX_PAUSE = 30.0  # seconds before a worker that keeps ending is started again
+_DOUBLINGS = 10  # of the pause: a float has no room for a thousand, which take a night
 _STABLE_SECONDS = 60.0  # of a worker's life, after which its faults are forgotten
 _LOOK_SECONDS = 0.05  # between two looks while a worker waits to be started again
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -101,7 +102,7 @@ class Supervisor:
             self._pass_on(signal.SIGTERM)
             return True
         faults = self._faults[number] = self._faults.get(number, 0) + 1
-        pause = min(_MAX_PAUSE, 0.1 * 2**faults)
+        pause = min(_MAX_PAUSE, 0.1 * 2 ** min(faults, _DOUBLINGS))
         logger.error("worker %d of the gateway ended with %d, and is started again in %.1f s", number, code, pause)
         self._due[number] = time.monotonic() + pause
         return False

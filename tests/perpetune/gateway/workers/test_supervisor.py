@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from waiting import eventually
+
+from perpetune.gateway.workers.supervisor import Supervisor
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -47,6 +50,13 @@ def test_a_worker_that_keeps_ending_holds_up_no_other(tmp_path: Path) -> None:
         eventually((tmp_path / "again").exists, seconds=15)
         child.send_signal(signal.SIGTERM)
         assert child.wait(10) == 0
+
+
+def test_a_worker_that_keeps_ending_for_a_week_is_still_started_again() -> None:
+    supervisor = Supervisor(1, lambda _: None, lambda: None)
+    supervisor._faults[0], supervisor._began[0] = 7 * 24 * 120, time.monotonic()
+    assert not supervisor._ended(0, 1)
+    assert 29 < supervisor._due[0] - time.monotonic() <= 30
 
 
 def test_a_signal_that_reaches_a_worker_as_it_is_forked_is_its_own(tmp_path: Path) -> None:
