@@ -83,17 +83,22 @@ class Board:
         return found
 
     def count(self, worker: int, metrics: bytes) -> None:
-        """Keep a worker's metrics, in Prometheus' format; those of a process that has ended stay."""
-        self._write(f"metrics-{worker}-{os.getpid()}", metrics.decode())
+        """Keep a worker's metrics, in Prometheus' format, those of the processes before it in its place included."""
+        self._write(f"metrics-{worker}", f"{os.getpid()}\n{metrics.decode()}")
 
-    def counted(self) -> tuple[list[str], list[str]]:
-        """The metrics of the other workers that live, and of processes that have ended."""
+    def counted_before(self, worker: int) -> list[str]:
+        """The metrics that the process before this one in the place of `worker` has kept, if there was one."""
+        found = _read(self._folder / f"metrics-{worker}")
+        return [found.partition("\n")[2]] if found else []
+
+    def counted(self, worker: int) -> tuple[list[str], list[str]]:
+        """The metrics of those other workers that live, and of those that have ended and are not yet replaced."""
         alive: list[str] = []
         ended: list[str] = []
         for path in self._files("metrics"):
-            pid = int(path.name.rpartition("-")[2])
-            if pid != os.getpid() and (text := _read(path)):
-                (alive if _lives(pid) else ended).append(text)
+            pid, _, text = (_read(path) or "").partition("\n")
+            if pid and path.name != f"metrics-{worker}":
+                (alive if _lives(int(pid)) else ended).append(text)
         return alive, ended
 
     def _write(self, name: str, text: str) -> None:

@@ -56,11 +56,17 @@ class Seat:
         follower: Follower = app.state.follower
         follower.peers = self
         metrics: Metrics = app.state.metrics
-        metrics.join = lambda own: summed(own, *self._board.counted())
+        before = self._board.counted_before(self.number)
+
+        def join(own: bytes) -> bytes:
+            alive, ended = self._board.counted(self.number)
+            return summed(own, alive, [*before, *ended])
+
+        metrics.join = join
 
         def tick() -> bool:
             try:
-                self._exchange(follower, metrics)
+                self._exchange(follower, lambda: summed(metrics.own_text(), ended=before))
             except PerpetuneError as fault:  # a full disk is no reason to answer no more requests
                 self._log(str(fault))
             else:
@@ -87,13 +93,13 @@ class Seat:
         while set(self._board.reports().values()) - {serving} and time.monotonic() < until:
             await asyncio.sleep(0.02)
 
-    def _exchange(self, follower: Follower, metrics: Metrics) -> None:
+    def _exchange(self, follower: Follower, counts: Callable[[], bytes]) -> None:
         self._report(follower.state.serving)
         if self.leads:
             self._lead(follower)
         if time.monotonic() >= self._count_at:
             self._count_at = time.monotonic() + _COUNT_SECONDS
-            self._board.count(self.number, metrics.own_text())
+            self._board.count(self.number, counts())
 
     def _log(self, fault: str | None) -> None:
         if fault is not None and fault != self._fault:

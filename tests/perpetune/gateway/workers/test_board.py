@@ -16,10 +16,10 @@ def test_what_a_worker_was_writing_when_it_was_killed_is_not_read(tmp_path: Path
     board.count(1, b"mine")
     asked = board.ask(1)
     (tmp_path / "serving-2.unfinished").write_text('{"pid"')
-    (tmp_path / f"metrics-2-{os.getpid()}.unfinished").write_text("# HELP")
+    (tmp_path / "metrics-2.unfinished").write_text(f"{os.getpid()}\n# HELP")
     (tmp_path / "asked-2.unfinished").write_text("9" * 30)
     assert board.reports() == {1: "2"}
-    assert board.counted() == ([], [])
+    assert board.counted(0) == (["mine"], [])
     assert board.asked() == asked
 
 
