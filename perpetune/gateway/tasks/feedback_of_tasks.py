@@ -64,12 +64,13 @@ class FeedbackOfTasks:
             return row
         name = _request_id(row)
         found = sorted(owners.tasks.get(name, ())) if name is not None else []
-        if len(found) > 1:
-            message = f"Requests of {listed(found)} have the id {name!r}: send it to /tasks/NAME{PATH}."
+        allowed = [task.name for task in admitting if task.name in found]
+        if len(allowed) > 1:
+            message = f"Requests of {listed(allowed)} have the id {name!r}: send it to /tasks/NAME{PATH}."
             return ApiError(400, message, param="request_id", code="ambiguous_request")
         if not found and name is not None and owners.incomplete:
             return ApiError(503, "The feedback could not be stored; try again.", code="log_unavailable", retry_after=5)
-        return found[0] if found else admitting[0].name
+        return [*allowed, *found, admitting[0].name][0]  # the task of none that the key is for refuses it
 
     async def _owners(self, names: Collection[str]) -> _Owners:
         owners = await self._look_up(names)

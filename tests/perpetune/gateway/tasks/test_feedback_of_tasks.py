@@ -119,6 +119,19 @@ def test_the_clients_own_ids(start_tasks: Start) -> None:
     assert labels(gateway, "reviews") == {"both": None}
 
 
+def test_an_id_that_several_tasks_have_is_clear_with_a_key_for_one(start_tasks: Start) -> None:
+    """Nor does the key's holder learn which ids the other tasks have."""
+    gateway = start_tasks(shared_log=True)
+    for task in ("reviews", "intents"):
+        answer_id(gateway, task, "both", metadata={"request_id": "order-2"})
+    gateway.log("reviews")
+    key = add_key(gateway.tasks["reviews"].log, "mine", ["feedback"], ["intents"])
+    eventually(lambda: gateway.get("/v1/models").status_code == 401)
+    assert gateway.post(FEEDBACK, {"request_id": "order-2", "label": "stay"}, key).status_code == 200
+    assert labels(gateway, "intents") == {"both": "stay"}
+    assert labels(gateway, "reviews") == {"both": None}
+
+
 def test_a_key_gives_feedback_only_on_its_tasks(start_tasks: Start) -> None:
     gateway = start_tasks(shared_log=True)
     one, two = answer_id(gateway, "reviews", "one"), answer_id(gateway, "intents", "two")
