@@ -165,10 +165,11 @@ class Recorder:
         else:
             self._spool_row(shadow)
 
-    def holds(self, request_id: str) -> bool:
-        """Whether the answer with this id, or with this id of the client's, is still in the spool."""
+    def spooled(self, request_id: str) -> str | None:
+        """The id of the answer with this id, or with this id of the client's, if it is still in the spool."""
         with self._lock:
-            return self._spooled.find(request_id) is not None
+            found = self._spooled.find(request_id)
+        return found[0] if found else None
 
     async def feedback(self, feedback: Feedback) -> str:
         """Store feedback; returns the id of its answer.

@@ -80,11 +80,10 @@ class FeedbackOfTasks:
         return owners
 
     async def _look_up(self, names: Collection[str]) -> _Owners:
-        spooled = {
-            name: frozenset(task.name for task in self._tasks.values() if task.recorder.holds(name)) for name in names
-        }
-        found = {name: tasks for name, tasks in spooled.items() if tasks}
-        rest, incomplete = [name for name in names if name not in found], False
+        spooled = {name: self._spooled(name) for name in names}
+        found = {name: frozenset(answers) for name, answers in spooled.items() if answers}
+        # A client's own id may be that of another task's answer too, which is in its log.
+        rest, incomplete = [name for name, answers in spooled.items() if name not in answers.values()], False
         for log, here in self._logs.items() if rest else ():
             try:
                 stored = await asyncio.to_thread(tasks_of_answers, log, rest)
@@ -95,6 +94,11 @@ class FeedbackOfTasks:
                 if tasks & here:
                     found[name] = found.get(name, frozenset()) | (tasks & here)
         return _Owners(found, incomplete)
+
+    def _spooled(self, name: str) -> dict[str, str]:
+        """The ids of the answers that are still in a spool, by task."""
+        found = {task.name: task.recorder.spooled(name) for task in self._tasks.values()}
+        return {task: answer for task, answer in found.items() if answer is not None}
 
     async def _stored(self, scope: Scope, rows: Sequence[object], targets: Sequence[str | ApiError]) -> JSONResponse:
         """Store the rows of each task there, and reply row by row."""

@@ -119,6 +119,15 @@ def test_the_clients_own_ids(start_tasks: Start) -> None:
     assert labels(gateway, "reviews") == {"both": None}
 
 
+def test_an_answer_of_just_now_does_not_hide_that_of_another_task_with_the_same_id(start_tasks: Start) -> None:
+    gateway = start_tasks()
+    answer_id(gateway, "reviews", "both", metadata={"request_id": "order-2"})
+    gateway.log("reviews")
+    answer_id(gateway, "intents", "both", metadata={"request_id": "order-2"})
+    ambiguous = gateway.post(FEEDBACK, {"request_id": "order-2", "score": 1})
+    assert ambiguous.json().get("error", {}).get("code") == "ambiguous_request"
+
+
 def test_an_id_that_several_tasks_have_is_clear_with_a_key_for_one(start_tasks: Start) -> None:
     """Nor does the key's holder learn which ids the other tasks have."""
     gateway = start_tasks(shared_log=True)
