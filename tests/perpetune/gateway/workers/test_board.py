@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.gateway.workers import board as board_module
+from perpetune.files import write_atomic
 from perpetune.gateway.workers.board import Board
 
 
@@ -25,16 +25,16 @@ def test_what_a_worker_was_writing_when_it_was_killed_is_not_read(tmp_path: Path
 
 def test_of_two_requests_at_once_the_later_number_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the earlier one in its place, the later request would wait for an answer that never comes."""
-    board, write = Board(tmp_path), board_module.write_atomic
+    board = Board(tmp_path)
     first_writes, go_on = threading.Event(), threading.Event()
 
     def slow_first(path: Path, text: str) -> Path:
         if not first_writes.is_set():
             first_writes.set()
             go_on.wait(0.2)
-        return write(path, text)
+        return write_atomic(path, text)
 
-    monkeypatch.setattr(board_module, "write_atomic", slow_first)
+    monkeypatch.setattr("perpetune.gateway.workers.board.write_atomic", slow_first)
     first = threading.Thread(target=board.ask, args=(1,))
     first.start()
     assert first_writes.wait(5)

@@ -181,9 +181,22 @@ def test_a_result_is_not_lost_because_the_store_fails_for_a_moment(
     assert "stay in the store: 503" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("full", [False, True])
 def test_a_worker_whose_client_is_gone_stops_and_deletes_the_rows(
-    colour_job: MakeJob, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+    colour_job: MakeJob,
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
 ) -> None:
+    """Also one whose store is full, so that its progress cannot be stored."""
+
+    def no_room(output: object) -> None:
+        raise PerpetuneError("no room")
+
+    if full:
+        monkeypatch.setattr("perpetune.training.remote.worker._Output.upload", no_room)
     job = colour_job(train_params.model_copy(update={"epochs": 100_000.0}), tmp_path)
     write_job(tmp_path / "store" / "jobs" / "1", job, colour_rows, colour_rows)
     assert work(f"file://{tmp_path / 'store' / 'jobs' / '1'}", sync_seconds=0.1, abandoned_seconds=0.5) != 0
