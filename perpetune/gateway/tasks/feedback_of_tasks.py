@@ -70,7 +70,7 @@ class FeedbackOfTasks:
             return ApiError(400, message, param="request_id", code="ambiguous_request")
         if not found and name is not None and owners.incomplete:
             return ApiError(503, "The feedback could not be stored; try again.", code="log_unavailable", retry_after=5)
-        return [*allowed, *found, admitting[0].name][0]  # the task of none that the key is for refuses it
+        return [*allowed, *found, admitting[0].name][0]  # a task that the key is not for refuses it
 
     async def _owners(self, names: Collection[str]) -> _Owners:
         owners = await self._look_up(names)
