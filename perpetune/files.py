@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+UNFINISHED = ".unfinished"
+"""The suffix of a file that is being written; a process that is killed meanwhile leaves it."""
+
 
 def write_atomic(path: Path, text: str) -> Path:
     """Write a text file atomically: readers see either the old content or the new; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(path.name + UNFINISHED)
     unfinished.write_text(text, encoding="utf-8")
     return unfinished.replace(path)
 
@@ -30,7 +33,7 @@ def write_lines_atomic(path: Path, lines: Iterable[str]) -> int:
 def lines_atomic(path: Path) -> Iterator[Callable[[str], None]]:
     """A function that writes a line. The file appears when the block ends; if the block fails, what is unfinished is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(path.name + UNFINISHED)
     try:
         with unfinished.open("w", encoding="utf-8") as file:
             yield lambda line: _write_line(file, line)

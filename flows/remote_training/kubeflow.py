@@ -3,7 +3,8 @@
 kfp reads the annotations of components, so that they are no texts here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,27 +57,44 @@ class Kubeflow:
         _kfp().compiler.Compiler().compile(self.pipeline(), str(file))
 
     def start(self, address: str) -> str:
-        run = self._client.create_run_from_pipeline_func(
-            self.pipeline(),
-            arguments={"address": address},
-            service_account=self.service_account,
-            enable_caching=False,
-        )
+        with _said():
+            run = self._client.create_run_from_pipeline_func(
+                self.pipeline(),
+                arguments={"address": address},
+                service_account=self.service_account,
+                enable_caching=False,
+            )
         return str(run.run_id)
 
     def why_ended(self, job: str) -> str | None:
-        found = self._client.get_run(job)
+        with _said():
+            found = self._client.get_run(job)
         state = str(found.state)
         if state not in _ENDED:
             return None
         return f"{state} {getattr(found.error, 'message', '') or ''}".strip()
 
     def stop(self, job: str) -> None:
-        self._client.terminate_run(job)
+        with _said():
+            self._client.terminate_run(job)
 
     @cached_property
     def _client(self) -> Any:
         return _kfp().Client(host=self.host)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
+    except PerpetuneError:
+        raise
+    # kfp raises errors of its client, of urllib3 and of requests, which share no class.
+    except Exception as fault:
+        what = (str(fault) or type(fault).__name__).splitlines()[0]
+        raise PerpetuneError(
+            f"Kubeflow Pipelines cannot be asked: {what}", where="--host", do="check the address and the credentials"
+        ) from fault
 
 
 def _kfp() -> Any:

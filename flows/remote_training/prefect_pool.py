@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelling
 from prefect.types.entrypoint import EntrypointType
 
@@ -51,20 +53,22 @@ class PrefectPool:
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         assert isinstance(deployment, RunnerDeployment)
-        try:
-            deployment.apply(work_pool_name=self.pool, image=self.image)
-        except DeploymentApplyError as fault:
-            raise PerpetuneError(
-                f"Prefect refused the deployment: {fault}",
-                where=f"the work pool {self.pool}",
-                do="create the pool with `prefect work-pool create`, or name another one with --pool",
-            ) from fault
-        run = run_deployment(f"{train.name}/{self.pool}", parameters={"address": address}, timeout=0, as_subflow=False)
+        name = f"{train.name}/{self.pool}"
+        with _said():
+            try:
+                deployment.apply(work_pool_name=self.pool, image=self.image)
+            except DeploymentApplyError as fault:
+                raise PerpetuneError(
+                    f"Prefect refused the deployment: {fault}",
+                    where=f"the work pool {self.pool}",
+                    do="create the pool with `prefect work-pool create`, or name another one with --pool",
+                ) from fault
+            run = run_deployment(name, parameters={"address": address}, timeout=0, as_subflow=False)
         assert isinstance(run, FlowRun)
         return str(run.id)
 
     def why_ended(self, job: str) -> str | None:
-        with get_client(sync_client=True) as client:
+        with _said(), get_client(sync_client=True) as client:
             try:
                 state = client.read_flow_run(UUID(job)).state
             except ObjectNotFound:
@@ -74,5 +78,19 @@ class PrefectPool:
         return f"{state.name} {state.message or ''}".strip()
 
     def stop(self, job: str) -> None:
-        with get_client(sync_client=True) as client:
+        with _said(), get_client(sync_client=True) as client:
             client.set_flow_run_state(UUID(job), Cancelling())
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
+    # RuntimeError is Prefect's for a server that cannot be reached.
+    except (httpx.HTTPError, PrefectException, RuntimeError) as fault:
+        what = (str(fault) or type(fault).__name__).splitlines()[0]
+        raise PerpetuneError(
+            f"Prefect cannot be asked: {what}",
+            where="PREFECT_API_URL",
+            do="check the address, and that the server runs",
+        ) from fault

@@ -72,17 +72,17 @@ class SageMaker:
 
     @cached_property
     def _client(self) -> Any:
-        try:
-            import boto3
-        except ImportError:
-            raise PerpetuneError("SageMaker needs the package boto3", do="pip install boto3") from None
+        import boto3
+
         return boto3.client("sagemaker")
 
 
 @contextmanager
 def _said() -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise PerpetuneError("SageMaker needs the package boto3", do="pip install boto3") from None
     try:
         yield
     except (BotoCoreError, ClientError) as fault:

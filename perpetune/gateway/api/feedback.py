@@ -209,8 +209,13 @@ def _summary(rows: Sequence[object], replies: Sequence[dict[str, str] | ApiError
 
 
 def _name(row: object) -> dict[str, object]:
+    return {"request_id": shown_id(row), "status": "refused"}
+
+
+def shown_id(row: object) -> str | None:
+    """The `request_id` of a row, in characters that every client reads; None if it has none that is text."""
     sent = row.get("request_id") if isinstance(row, Mapping) else None
-    return {"request_id": storable(sent) if isinstance(sent, str) else None, "status": "refused"}
+    return storable(sent) if isinstance(sent, str) else None
 
 
 def _status(replies: Sequence[dict[str, str] | ApiError]) -> int:

@@ -48,7 +48,7 @@ _BETWEEN_FULL_GROUPS = 0.02  # seconds, which leave the interpreter to requests
 _SLOW_SECONDS = 1.0  # a longer write is reported as a slow database
 _SWEEP_SECONDS = 3600.0  # between deletions of old rows
 _ADOPT_SECONDS = 60.0  # between searches for spool files of dead gateways
-_OTHER_GATEWAY_SECONDS = 0.3  # in which another gateway's answer reaches the database: a group and its transaction
+OTHER_GATEWAY_SECONDS = 0.3  # in which another gateway's answer reaches the database: a group and its transaction
 _KINDS: dict[str, type[Row]] = {
     "prediction": Prediction,
     "feedback": Feedback,
@@ -165,10 +165,11 @@ class Recorder:
         else:
             self._spool_row(shadow)
 
-    def holds(self, request_id: str) -> bool:
-        """Whether the answer with this id, or with this id of the client's, is still in the spool."""
+    def spooled(self, request_id: str) -> str | None:
+        """The id of the answer with this id, or with this id of the client's, if it is still in the spool."""
         with self._lock:
-            return self._spooled.find(request_id) is not None
+            found = self._spooled.find(request_id)
+        return found[0] if found else None
 
     async def feedback(self, feedback: Feedback) -> str:
         """Store feedback; returns the id of its answer.
@@ -268,7 +269,7 @@ class Recorder:
                 found[number] = NotStored(rows[number].request_id)
         if late := [number for number in unknown if type(found[number]) is UnknownRequest]:
             # Another gateway may have answered just now.
-            await asyncio.sleep(_OTHER_GATEWAY_SECONDS)
+            await asyncio.sleep(OTHER_GATEWAY_SECONDS)
             for number, answer in zip(late, await self._add_once([rows[number] for number in late]), strict=True):
                 found[number] = answer
         return found

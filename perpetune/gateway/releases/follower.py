@@ -32,6 +32,7 @@ from perpetune.records import Message
 logger = logging.getLogger(__name__)
 
 _MAX_RETRY_SECONDS = 60.0  # between two tries of a release that does not load
+_DOUBLINGS = 16  # of the pause: a float has no room for a thousand, which take a day
 
 _MAX_ERROR_CHARS = 500
 
@@ -55,6 +56,10 @@ class ReleaseSource(Protocol):
 class Peers(Protocol):
     """The other processes of this gateway, which follow the same registry."""
 
+    @property
+    def release_error(self) -> str | None:
+        """Why the process that this one follows does not serve a version that it should; None if it does."""
+
     async def before_check(self) -> None:
         """Called before the registry is read because a request says so. Raises PerpetuneError."""
 
@@ -63,6 +68,8 @@ class Peers(Protocol):
 
 
 class _NoPeers:
+    release_error: str | None = None
+
     async def before_check(self) -> None:
         return
 
@@ -167,7 +174,7 @@ class Follower:
             self._wanted.champion,
             self._trial.version if self._trial else None,
             self._registry_error,
-            self._release_error or self._refusal,
+            self._release_error or self._refusal or self.peers.release_error,
         )
 
     @property
@@ -335,7 +342,7 @@ class Follower:
             self._release_error = _log_new_error(self._release_error, fault, f"version {version} cannot be served")
             self._metrics.release_failures.inc()
             retry.at = asyncio.get_running_loop().time() + min(
-                self._poll_seconds * 2**retry.failures, _MAX_RETRY_SECONDS
+                self._poll_seconds * 2 ** min(retry.failures, _DOUBLINGS), _MAX_RETRY_SECONDS
             )
             retry.failures += 1
             if isinstance(fault, ParityError):

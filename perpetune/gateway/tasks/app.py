@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from perpetune.engines.engine import Engine
 from perpetune.gateway.api.errors import ApiError, add_error_handlers
+from perpetune.gateway.middleware.access import secret_of
 from perpetune.gateway.middleware.draining import DrainingMiddleware
 from perpetune.gateway.middleware.head_method import HeadMethodMiddleware
 from perpetune.gateway.middleware.request_id import RequestIdMiddleware
@@ -88,7 +89,9 @@ class _Gateway:
 
     async def models(self, request: Request) -> Response:
         """The models of all tasks that the caller's key is for."""
-        replies = [await ask(task, request.scope) for task in self.tasks]
+        # Only those, because a task would count a key that is not for it as one that was tried on it.
+        admitting = [task for task in self.tasks if task.admits(secret_of(request.scope))]
+        replies = [await ask(task, request.scope) for task in admitting or self.tasks[:1]]
         lists = [json.loads(reply.body)["data"] for reply in replies if reply.status == 200]
         if not lists:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in replies[0].headers}

@@ -14,12 +14,11 @@ from starlette.responses import JSONResponse
 from starlette.types import Scope
 
 from perpetune.gateway.api.errors import ApiError
-from perpetune.gateway.api.feedback import PATH, rows_of
+from perpetune.gateway.api.feedback import PATH, rows_of, shown_id
 from perpetune.gateway.api.request.first_headers import first_headers
+from perpetune.gateway.recording.recorder import OTHER_GATEWAY_SECONDS
 from perpetune.gateway.tasks.served_task import Reply, ServedTask, ask, listed, own_scope
 from perpetune.prediction_log.tasks_of_answers import tasks_of_answers
-
-_OTHER_GATEWAY_SECONDS = 0.15  # in which another gateway's answer reaches the database
 
 
 @dataclass(frozen=True)
@@ -65,26 +64,26 @@ class FeedbackOfTasks:
             return row
         name = _request_id(row)
         found = sorted(owners.tasks.get(name, ())) if name is not None else []
-        if len(found) > 1:
-            message = f"Requests of {listed(found)} have the id {name!r}: send it to /tasks/NAME{PATH}."
+        allowed = [task.name for task in admitting if task.name in found]
+        if len(allowed) > 1:
+            message = f"Requests of {listed(allowed)} have the id {name!r}: send it to /tasks/NAME{PATH}."
             return ApiError(400, message, param="request_id", code="ambiguous_request")
         if not found and name is not None and owners.incomplete:
             return ApiError(503, "The feedback could not be stored; try again.", code="log_unavailable", retry_after=5)
-        return found[0] if found else admitting[0].name
+        return [*allowed, *found, admitting[0].name][0]  # a task that the key is not for refuses it
 
     async def _owners(self, names: Collection[str]) -> _Owners:
         owners = await self._look_up(names)
         if owners.tasks.keys() != set(names) and not owners.incomplete:
-            await asyncio.sleep(_OTHER_GATEWAY_SECONDS)
+            await asyncio.sleep(OTHER_GATEWAY_SECONDS)
             owners = await self._look_up(names)
         return owners
 
     async def _look_up(self, names: Collection[str]) -> _Owners:
-        spooled = {
-            name: frozenset(task.name for task in self._tasks.values() if task.recorder.holds(name)) for name in names
-        }
-        found = {name: tasks for name, tasks in spooled.items() if tasks}
-        rest, incomplete = [name for name in names if name not in found], False
+        spooled = {name: self._spooled(name) for name in names}
+        found = {name: frozenset(answers) for name, answers in spooled.items() if answers}
+        # A client's own id may be that of another task's answer too, which is in its log.
+        rest, incomplete = [name for name, answers in spooled.items() if name not in answers.values()], False
         for log, here in self._logs.items() if rest else ():
             try:
                 stored = await asyncio.to_thread(tasks_of_answers, log, rest)
@@ -95,6 +94,11 @@ class FeedbackOfTasks:
                 if tasks & here:
                     found[name] = found.get(name, frozenset()) | (tasks & here)
         return _Owners(found, incomplete)
+
+    def _spooled(self, name: str) -> dict[str, str]:
+        """The ids of the answers that are still in a spool, by task."""
+        found = {task.name: task.recorder.spooled(name) for task in self._tasks.values()}
+        return {task: answer for task, answer in found.items() if answer is not None}
 
     async def _stored(self, scope: Scope, rows: Sequence[object], targets: Sequence[str | ApiError]) -> JSONResponse:
         """Store the rows of each task there, and reply row by row."""
@@ -145,4 +149,4 @@ def _row_replies(rows: Sequence[object], reply: Reply) -> list[Mapping[str, Any]
 
 
 def _refused(row: object, error: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"request_id": row.get("request_id") if isinstance(row, Mapping) else None, "status": "refused", **error}
+    return {"request_id": shown_id(row), "status": "refused", **error}

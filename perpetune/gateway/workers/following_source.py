@@ -22,6 +22,7 @@ class FollowingSource:
         self._source = source
         self._board = board
         self._worker = worker
+        self.release_error: str | None = None  # of the first worker, at the last look
 
     def wanted(self) -> DesiredReleases:
         """Raises PerpetuneError if the first worker has not said anything for a while: what is loaded goes on serving."""
@@ -31,6 +32,7 @@ class FollowingSource:
         silent = time.monotonic() - post.at
         if silent > OLD_SECONDS:
             raise PerpetuneError(f"the worker that follows the registry has said nothing for {silent:.0f} s")
+        self.release_error = post.release_error
         if post.error:
             raise PerpetuneError(post.error)
         return post.releases

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fastapi import FastAPI
 
+from perpetune.errors import PerpetuneError
 from perpetune.gateway.releases.follower import Follower, ReleaseSource
+from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.gateway.workers.board import Board
 from perpetune.gateway.workers.following_source import FollowingSource
 from perpetune.gateway.workers.summed_metrics import summed
 from perpetune.model.release import DesiredReleases
+
+logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 0.2  # between a worker's looks at what the first one serves
 SETTLE_SECONDS = 5.0  # in which all workers serve a new champion
@@ -35,6 +41,7 @@ class Seat:
         self._posted: DesiredReleases | None = None
         self._answered = 0
         self._reported: str | None = None
+        self._fault: str | None = None  # that was logged
         self._post_at = self._count_at = 0.0
 
     def source(self, source: ReleaseSource) -> ReleaseSource:
@@ -48,19 +55,30 @@ class Seat:
         """Connect the app with the other workers. The result is called at each tick; False if the parent has ended."""
         follower: Follower = app.state.follower
         follower.peers = self
-        metrics = app.state.metrics
-        metrics.join = lambda own: summed(own, *self._board.counted())
+        metrics: Metrics = app.state.metrics
+        before = self._board.counted_before(self.number)
+
+        def join(own: bytes) -> bytes:
+            alive, ended = self._board.counted(self.number)
+            return summed(own, alive, [*before, *ended])
+
+        metrics.join = join
 
         def tick() -> bool:
-            self._report(follower.state.serving)
-            if self.leads:
-                self._lead(follower)
-            if time.monotonic() >= self._count_at:
-                self._count_at = time.monotonic() + _COUNT_SECONDS
-                self._board.count(self.number, metrics.own_text())
+            try:
+                self._exchange(follower, lambda: summed(metrics.own_text(), ended=before))
+            except PerpetuneError as fault:  # a full disk is no reason to answer no more requests
+                self._log(str(fault))
+            else:
+                self._log(None)
             return os.getppid() == self._parent
 
         return tick
+
+    @property
+    def release_error(self) -> str | None:
+        """The leader's, which the others get from no registry."""
+        return self._following.release_error if self._following else None
 
     async def before_check(self) -> None:
         """Let the leader read the registry, unless this is the leader, which is about to."""
@@ -69,10 +87,24 @@ class Seat:
 
     async def settle(self, serving: str | None) -> None:
         """Wait until all workers serve this version; not longer than `SETTLE_SECONDS`, in case one hangs."""
-        self._report(serving)
+        with suppress(PerpetuneError):  # logged at the next tick
+            self._report(serving)
         until = time.monotonic() + SETTLE_SECONDS
         while set(self._board.reports().values()) - {serving} and time.monotonic() < until:
             await asyncio.sleep(0.02)
+
+    def _exchange(self, follower: Follower, counts: Callable[[], bytes]) -> None:
+        self._report(follower.state.serving)
+        if self.leads:
+            self._lead(follower)
+        if time.monotonic() >= self._count_at:
+            self._count_at = time.monotonic() + _COUNT_SECONDS
+            self._board.count(self.number, counts())
+
+    def _log(self, fault: str | None) -> None:
+        if fault is not None and fault != self._fault:
+            logger.error("%s", fault)
+        self._fault = fault
 
     def _report(self, serving: str | None) -> None:
         if serving != self._reported:
@@ -97,5 +129,6 @@ class Seat:
         if served.champion is None and self._posted is None:
             return  # not yet started: what a worker before it has posted stands
         if served != self._posted or time.monotonic() >= self._post_at:
-            self._board.post(served, self._answered, follower.state.registry_error)
+            state = follower.state
+            self._board.post(served, self._answered, state.registry_error, state.release_error)
             self._posted, self._post_at = served, time.monotonic() + _POST_SECONDS

@@ -70,7 +70,15 @@ def train_remotely(folder: Path, root: JobStore, service: Service, patience: Pat
         _bring(job, folder, store, status)
         return status
     finally:
+        _remove(store)
+
+
+def _remove(store: JobStore) -> None:
+    """A training that has come back is not lost because its files stay, and an error is not hidden by another."""
+    try:
         store.remove()
+    except PerpetuneError as fault:
+        print(f"the files of the job stay in the store: {fault}", file=sys.stderr)
 
 
 def _upload(job: Job, folder: Path, root: JobStore, store: JobStore) -> None:
@@ -124,7 +132,10 @@ def _follow(store: JobStore, service: Service, name: str, checkpoints: _Checkpoi
     heard_at = time.monotonic()
     while True:
         try:
-            ended, reason = store.read("ended.json"), service.why_ended(name)
+            reason = service.why_ended(name)
+            ended = store.read(
+                "ended.json"
+            )  # after the service was asked: a container stores its result before it ends
             heard += 1
             store.write("alive", str(heard).encode())
             printed = _print_new(store, printed)
@@ -136,11 +147,11 @@ def _follow(store: JobStore, service: Service, name: str, checkpoints: _Checkpoi
             if time.monotonic() - heard_at > patience.silent:
                 raise
             reason = None
-        if reason is not None and store.read("ended.json") is None:
+        if reason is not None:
             raise PerpetuneError(
                 f"the container ended without a result: {reason}", where=name, do="read its log in the service"
             )
-        time.sleep(0 if reason is not None else patience.poll)
+        time.sleep(patience.poll)
 
 
 def _print_new(store: JobStore, printed: int) -> int:

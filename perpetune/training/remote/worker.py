@@ -141,10 +141,10 @@ def _train(
                 process.wait(sync_seconds)
             # The training is worth more than its progress: what cannot be stored now is stored later.
             with suppress(PerpetuneError):
+                if watch.is_abandoned():  # first: it may be that nothing can be stored
+                    return _ABANDONED
                 output.upload()
                 mirror.upload()
-                if watch.is_abandoned():
-                    return _ABANDONED
     finally:
         _stop(process)
     output.finish()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
 import yaml
 from moto import mock_aws
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from perpetune.errors import PerpetuneError
 from perpetune.flows.remote_training.__main__ import main
@@ -64,6 +67,32 @@ def test_sagemaker_says_how_a_job_ended() -> None:
 def test_a_refusal_of_sagemaker_is_one_sentence() -> None:
     with pytest.raises(PerpetuneError, match=r"SageMaker refused: .*nosuch"):
         sagemaker().why_ended("nosuch")
+
+
+def test_sagemaker_without_its_package_says_which_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("boto3", "botocore", "botocore.exceptions"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(PerpetuneError, match="needs the package boto3"):
+        sagemaker().start(ADDRESS)
+
+
+def test_a_service_that_cannot_be_asked_for_a_while_ends_no_training() -> None:
+    """The client waits for a service that raises PerpetuneError, and stops the training at any other error."""
+    job = str(uuid4())
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        for ask in (PrefectPool("gpu").why_ended, PrefectPool("gpu").stop, PrefectPool("gpu").start):
+            with pytest.raises(PerpetuneError, match=r"Prefect (cannot be asked|refused)"):
+                ask(job)
+
+    class Unreachable:
+        def __getattr__(self, name: str) -> Any:
+            raise ConnectionError("no route to host")
+
+    kubeflow = Kubeflow(image=IMAGE)
+    kubeflow.__dict__["_client"] = Unreachable()
+    for ask in (kubeflow.why_ended, kubeflow.stop):
+        with pytest.raises(PerpetuneError, match="Kubeflow Pipelines cannot be asked: no route to host"):
+            ask(job)
 
 
 def test_kubeflow_gets_a_pipeline_whose_step_holds_the_gpus(tmp_path: Path) -> None:

@@ -211,6 +211,19 @@ def test_a_release_that_does_not_load_is_tried_less_and_less_often(source: FakeS
     asyncio.run(run())
 
 
+def test_a_release_that_does_not_load_for_a_week_is_still_tried(source: FakeSource) -> None:
+    async def run() -> None:
+        source.champion_version = "missing"
+        following = follower(source, FakeEngine())
+        await following.check_now()
+        following._retries["missing"].failures = 7 * 24 * 60
+        await following.check_now()
+        source.champion_version = "1"
+        assert (await following.refresh_now()).serving == "1"
+
+    asyncio.run(run())
+
+
 def with_golden(release: Release, output: str) -> Release:
     golden = GoldenPrompt(messages=(Message(role="user", content="one"),), output=output, confidence=None)
     return replace(release, evaluated=ServingFacts(golden=(golden,)))

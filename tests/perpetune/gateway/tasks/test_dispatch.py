@@ -166,6 +166,18 @@ def test_approvals_are_of_the_task_that_is_named(start_tasks: Start, tmp_path: P
     assert error_of(gateway.post("/v1/approvals/3?task=reviews", answer, boss), 403)["code"] == "key_of_other_task"
 
 
+def test_a_list_of_models_is_no_attempt_on_the_tasks_that_the_key_is_not_for(start_tasks: Start) -> None:
+    """It is counted as a request that was refused, and there is an alert on those."""
+    gateway = start_tasks()
+    key = add_key(gateway.tasks["reviews"].log, "one", ["ask"], ["intents"])
+    eventually(lambda: gateway.get("/v1/models").status_code == 401)
+    before = gateway.get("/metrics").text
+    assert gateway.get("/v1/models", key).status_code == 200
+    refused = [line for line in gateway.get("/metrics").text.splitlines() if "key_of_other_task" in line]
+    assert "key_of_other_task" not in before
+    assert refused == []
+
+
 def test_a_key_asks_only_its_tasks(start_tasks: Start) -> None:
     gateway = start_tasks()
     main = gateway.tasks["reviews"].log

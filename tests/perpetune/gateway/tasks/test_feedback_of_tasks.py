@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import httpx
 import pytest
 from waiting import eventually
 
+from perpetune.gateway.recording.recorder import Recorder
+from perpetune.gateway.tasks import feedback_of_tasks
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import add_feedback_rows
@@ -115,6 +119,28 @@ def test_the_clients_own_ids(start_tasks: Start) -> None:
     assert labels(gateway, "reviews") == {"both": None}
 
 
+def test_an_answer_of_just_now_does_not_hide_that_of_another_task_with_the_same_id(start_tasks: Start) -> None:
+    gateway = start_tasks()
+    answer_id(gateway, "reviews", "both", metadata={"request_id": "order-2"})
+    gateway.log("reviews")
+    answer_id(gateway, "intents", "both", metadata={"request_id": "order-2"})
+    ambiguous = gateway.post(FEEDBACK, {"request_id": "order-2", "score": 1})
+    assert ambiguous.json().get("error", {}).get("code") == "ambiguous_request"
+
+
+def test_an_id_that_several_tasks_have_is_clear_with_a_key_for_one(start_tasks: Start) -> None:
+    """Nor does the key's holder learn which ids the other tasks have."""
+    gateway = start_tasks(shared_log=True)
+    for task in ("reviews", "intents"):
+        answer_id(gateway, task, "both", metadata={"request_id": "order-2"})
+    gateway.log("reviews")
+    key = add_key(gateway.tasks["reviews"].log, "mine", ["feedback"], ["intents"])
+    eventually(lambda: gateway.get("/v1/models").status_code == 401)
+    assert gateway.post(FEEDBACK, {"request_id": "order-2", "label": "stay"}, key).status_code == 200
+    assert labels(gateway, "intents") == {"both": "stay"}
+    assert labels(gateway, "reviews") == {"both": None}
+
+
 def test_a_key_gives_feedback_only_on_its_tasks(start_tasks: Start) -> None:
     gateway = start_tasks(shared_log=True)
     one, two = answer_id(gateway, "reviews", "one"), answer_id(gateway, "intents", "two")
@@ -150,3 +176,35 @@ def test_a_task_does_not_take_feedback_on_the_answer_of_another(start_tasks: Sta
     [refused] = add_feedback_rows(log, [given], "reviews")
     assert isinstance(refused, Exception)
     assert add_feedback_rows(log, [given], "intents") == [two]
+
+
+def test_a_part_that_is_refused_names_only_ids_that_a_reply_can_hold(start_tasks: Start) -> None:
+    gateway = start_tasks(shared_log=True)
+    two = answer_id(gateway, "intents", "two")
+    key = add_key(gateway.tasks["reviews"].log, "asks", ["ask"])
+    eventually(lambda: gateway.get("/v1/models").status_code == 401)
+    rows: list[dict[str, object]] = [
+        {"request_id": two, "score": 1},
+        {"request_id": float("nan"), "score": 1},
+        {"request_id": "half \ud83d", "score": 1},
+    ]
+    reply = gateway.post(FEEDBACK, rows, key)
+    assert reply.status_code == 403
+    assert [each["request_id"] for each in reply.json()["data"]] == [two, None, "half �"]
+
+
+def test_an_answer_is_looked_for_until_another_gateway_has_written_it(
+    start_tasks: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all logs: the first task, which gets what is in none, waits for those of its own only."""
+    gateway = start_tasks()
+    looks: list[float] = []
+
+    def none_yet(*_: object) -> dict[str, frozenset[str]]:
+        looks.append(time.monotonic())
+        return {}
+
+    monkeypatch.setattr(feedback_of_tasks, "tasks_of_answers", none_yet)
+    gateway.post(FEEDBACK, {"request_id": "chatcmpl-of-another-gateway", "label": "fly"})
+    group_seconds = inspect.signature(Recorder).parameters["group_seconds"].default
+    assert looks[-1] - looks[0] > group_seconds

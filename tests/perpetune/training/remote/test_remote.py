@@ -136,9 +136,67 @@ def test_a_container_that_ends_without_a_result_is_an_error_that_says_why(
     assert jobs_in(tmp_path / "store") == []
 
 
-def test_a_worker_whose_client_is_gone_stops_and_deletes_the_rows(
-    colour_job: MakeJob, train_params: TrainParams, colour_rows: list[Example], tmp_path: Path
+class EndsAtOnce(Silent):
+    """A service whose container stores its result, status 3, while it is asked for."""
+
+    def __init__(self) -> None:
+        self.store: JobStore | None = None
+
+    def start(self, address: str) -> str:
+        self.store = JobStore(address)
+        return "job-7"
+
+    def why_ended(self, job: str) -> str | None:
+        assert self.store
+        self.store.write("ended.json", b'{"status": 3, "stderr": ""}')
+        return "Completed"
+
+
+def test_a_result_is_not_lost_because_the_store_fails_for_a_moment(
+    colour_job: MakeJob,
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Neither when the container has just ended, nor when its files are deleted."""
+    write_job(tmp_path / "job", colour_job(train_params, tmp_path), colour_rows, [])
+    read, failures = JobStore.read, ["the first one"]
+
+    def fails_once(store: JobStore, name: str) -> bytes | None:
+        found = read(store, name)
+        if name == "ended.json" and found is not None and failures:
+            raise PerpetuneError(f"503 for {failures.pop()}")
+        return found
+
+    def fails(store: JobStore) -> None:
+        raise PerpetuneError("503")
+
+    monkeypatch.setattr(JobStore, "read", fails_once)
+    monkeypatch.setattr(JobStore, "remove", fails)
+    store = JobStore(f"file://{tmp_path / 'store'}")
+    assert train_remotely(tmp_path / "job", store, EndsAtOnce(), Patience(poll=0.01)) == 3
+    assert not failures
+    assert "stay in the store: 503" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_worker_whose_client_is_gone_stops_and_deletes_the_rows(
+    colour_job: MakeJob,
+    train_params: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
+) -> None:
+    """Also one whose store is full, so that its progress cannot be stored."""
+
+    def no_room(output: object) -> None:
+        raise PerpetuneError("no room")
+
+    if full:
+        monkeypatch.setattr("perpetune.training.remote.worker._Output.upload", no_room)
     job = colour_job(train_params.model_copy(update={"epochs": 100_000.0}), tmp_path)
     write_job(tmp_path / "store" / "jobs" / "1", job, colour_rows, colour_rows)
     assert work(f"file://{tmp_path / 'store' / 'jobs' / '1'}", sync_seconds=0.1, abandoned_seconds=0.5) != 0
