@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import mlflow
 import yaml
 
 from chaos import postgres, task
@@ -29,6 +30,7 @@ from perpetune.records import write_jsonl
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import answers, free_ports
 from perpetune.runtime.stack import PYTHON, Ports, environment, gateway, servers, worker
+from perpetune.tracking.runs import connect
 from perpetune.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +87,9 @@ def running_world(folder: Path | None = None) -> Iterator[World]:
         keeper = Keeper(world.processes)
         stack.callback(_end, world, keeper)
         _start(world, keeper)
+        # MLflow's own memory of an address, which tests before this one may have left, precedes the environment.
+        stack.callback(mlflow.set_tracking_uri, mlflow.get_tracking_uri())
+        connect(world.environment["MLFLOW_TRACKING_URI"])
         yield world
 
 
