@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client.metrics import MetricWrapperBase
+
 from perpetune.gateway.telemetry.metrics import Metrics
 
 _ENDINGS = {"counter": ("_total",), "gauge": ("",), "info": ("_info",), "histogram": ("_bucket", "_count", "_sum")}
@@ -19,4 +21,4 @@ def samples() -> dict[str, set[str]]:
 
 def _labels() -> dict[str, tuple[str, ...]]:
     collectors = [*Metrics().registry._collector_to_names]
-    return {each._name: each._labelnames for each in collectors if hasattr(each, "_labelnames")}
+    return {each._name: each._labelnames for each in collectors if isinstance(each, MetricWrapperBase)}
