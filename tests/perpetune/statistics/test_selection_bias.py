@@ -94,7 +94,7 @@ def test_confidence_that_says_nothing_or_of_few_wrong_answers_bounds_nothing() -
     assert bias_by_confidence(sure, sure, few_wrong, LEVEL) is None, "20 wrong answers say too little of the slope"
 
 
-def test_a_pool_weighs_each_estimate_by_the_inverse_of_its_variance() -> None:
+def test_estimates_are_pooled_by_inverse_variance() -> None:
     """Half as wide counts four times: -0.02 of width 0.02 and 0.03 of width 0.04."""
     found = pooled(Bias(-0.02, -0.03, -0.01), Bias(0.03, 0.01, 0.05), LEVEL)
     assert found.estimate == pytest.approx((4 * -0.02 + 0.03) / 5)
