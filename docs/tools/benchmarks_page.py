@@ -36,6 +36,7 @@ ABOUT = {
     "recipe": ("What the defaults achieve", "300 rows, one training each; 60 beside the base with examples"),
     "replay": ("Policies on recorded streams", "5 x 2,400, 1,884 and 5 x 2,000 requests"),
     "scale-sqlite": ("Growth with requests and versions", "a median of three, a year of made requests, 1% labelled"),
+    "gateway-cost": ("Cost of a request in the gateway", "1,600 requests, three rounds"),
     "serving-overhead": ("Overhead of the gateway", "48 to 144 requests, three rounds"),
     "serving-swaps": ("Change of the champion under load", "10,000 requests, one run"),
     "year": ("A simulated year", "6,240 requests, one run"),
