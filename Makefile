@@ -55,22 +55,16 @@ test-s3: .venv-s3/ready
 	PYTHONPATH=$(CURDIR) nice -n 10 .venv-s3/bin/python -m pytest -q \
 		tests/perpetune/erasure/test_s3_remote.py tests/perpetune/curation/readers/addresses/test_addresses.py
 
-.venv-s3/ready: s3.lock .venv/ready
-	test -x .venv-s3/bin/python || $(PYTHON) -m venv .venv-s3
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-		> "$$(.venv-s3/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/perpetune.pth"
-	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r s3.lock
-	touch $@
-
 # What is sent to Vertex AI and Kubeflow, checked by their libraries, which hold protobuf back.
 test-clouds: .venv-clouds/ready
 	PYTHONPATH=$(CURDIR) nice -n 10 .venv-clouds/bin/python -m pytest -q tests/flows/remote_training
 
-.venv-clouds/ready: clouds.lock .venv/ready
-	test -x .venv-clouds/bin/python || $(PYTHON) -m venv .venv-clouds
+# Environments whose packages lie before those of .venv.
+.venv-s3/ready .venv-clouds/ready: .venv-%/ready: %.lock .venv/ready
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-		> "$$(.venv-clouds/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/perpetune.pth"
-	.venv-clouds/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r clouds.lock
+		> "$$(.venv-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/perpetune.pth"
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
 # Breaks the real services, one after the other and in pairs (docs/guides/chaos.md). A round takes about a minute.

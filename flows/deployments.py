@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from prefect import get_client
+from prefect import Flow, get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
@@ -37,74 +38,57 @@ def deployments(params: Params) -> list[RunnerDeployment]:
     """The deployments `refresh/TASK`, `watch/TASK`, `trial/TASK`, `approval/TASK` and `retention/TASK`."""
     task = params.task.name
     return [
-        _narrowed(
-            refresh.to_deployment(
-                name=task,
-                schedules=[
-                    Cron(params.refresh.cron, parameters={"trigger": "schedule", "reason": "the weekly schedule"})
-                ],
-                triggers=[
-                    DeploymentEventTrigger(
-                        name=f"refresh {task} when it has decayed",
-                        expect={DECAYED},
-                        match={"prefect.resource.id": resource(task)["prefect.resource.id"]},
-                        parameters={"trigger": "decay", "reason": "{{ event.payload.reason }}"},
-                        threshold=1,
-                        within=timedelta(0),
-                    )
-                ],
-                concurrency_limit=ONE_AT_A_TIME,
-                description="Curate, fine-tune, evaluate, decide, release.",
-                tags=["perpetune", task],
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
+        _deployment(
+            refresh,
+            task,
+            schedules=[Cron(params.refresh.cron, parameters={"trigger": "schedule", "reason": "the weekly schedule"})],
+            triggers=[
+                DeploymentEventTrigger(
+                    name=f"refresh {task} when it has decayed",
+                    expect={DECAYED},
+                    match={"prefect.resource.id": resource(task)["prefect.resource.id"]},
+                    parameters={"trigger": "decay", "reason": "{{ event.payload.reason }}"},
+                    threshold=1,
+                    within=timedelta(0),
+                )
+            ],
+            concurrency_limit=ONE_AT_A_TIME,
+            description="Curate, fine-tune, evaluate, decide, release.",
         ),
-        _narrowed(
-            watch.to_deployment(
-                name=task,
-                schedules=[Cron(params.watch.cron, parameters={"trigger": "schedule"})],
-                concurrency_limit=ONE_AT_A_TIME,
-                description="Check the newest traffic; decay triggers a refresh.",
-                tags=["perpetune", task],
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
+        _deployment(
+            watch,
+            task,
+            schedules=[Cron(params.watch.cron, parameters={"trigger": "schedule"})],
+            concurrency_limit=ONE_AT_A_TIME,
+            description="Check the newest traffic; decay triggers a refresh.",
         ),
-        _narrowed(
-            trial.to_deployment(
-                name=task,
-                triggers=[
-                    DeploymentEventTrigger(
-                        name=f"check the trial of {task} when it has begun",
-                        expect={TRIAL},
-                        match={"prefect.resource.id": resource(task)["prefect.resource.id"]},
-                        parameters={"trigger": "begun"},
-                        threshold=1,
-                        within=timedelta(0),
-                    )
-                ],
-                concurrency_limit=ONE_AT_A_TIME,
-                description="Check the version on trial until it is promoted or aborted.",
-                tags=["perpetune", task],
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
+        _deployment(
+            trial,
+            task,
+            triggers=[
+                DeploymentEventTrigger(
+                    name=f"check the trial of {task} when it has begun",
+                    expect={TRIAL},
+                    match={"prefect.resource.id": resource(task)["prefect.resource.id"]},
+                    parameters={"trigger": "begun"},
+                    threshold=1,
+                    within=timedelta(0),
+                )
+            ],
+            concurrency_limit=ONE_AT_A_TIME,
+            description="Check the version on trial until it is promoted or aborted.",
         ),
-        _narrowed(
-            approval.to_deployment(
-                name=task,
-                description="A run of it is suspended until a person approves or refuses a version, and carries that out.",
-                tags=["perpetune", task],
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
+        _deployment(
+            approval,
+            task,
+            description="A run of it is suspended until a person approves or refuses a version, and carries that out.",
         ),
-        _narrowed(
-            retention.to_deployment(
-                name=task,
-                schedules=[Cron(params.retention.cron, parameters={"trigger": "schedule"})],
-                concurrency_limit=ONE_AT_A_TIME,
-                description="Delete what is old and nothing needs, or say what would go (retention.delete).",
-                tags=["perpetune", task],
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
+        _deployment(
+            retention,
+            task,
+            schedules=[Cron(params.retention.cron, parameters={"trigger": "schedule"})],
+            concurrency_limit=ONE_AT_A_TIME,
+            description="Delete what is old and nothing needs, or say what would go (retention.delete).",
         ),
     ]
 
@@ -145,7 +129,9 @@ def _require(pool: str, image: str | None) -> None:
         )
 
 
-def _narrowed(deployment: object) -> RunnerDeployment:
-    """Narrow Prefect's sync-or-async return type."""
-    assert isinstance(deployment, RunnerDeployment)
-    return deployment
+def _deployment(flow: Flow[..., Any], task: str, **options: Any) -> RunnerDeployment:
+    found = flow.to_deployment(
+        name=task, tags=["perpetune", task], entrypoint_type=EntrypointType.MODULE_PATH, **options
+    )
+    assert isinstance(found, RunnerDeployment)  # Prefect's return type is also that of an asynchronous call
+    return found

@@ -1,4 +1,4 @@
-"""The retention flow: delete what is old and nobody needs, or say what that is."""
+"""The retention flow: delete what is old and no longer needed, or say what that is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prefect task: delete what is old and nobody needs."""
+"""Prefect task: delete what is old and no longer needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from perpetune.workspace import Workspace
 @limited_task(
     "other",
     name="prune",
-    task_run_name="delete what is old and nobody needs",
+    task_run_name="delete what is old and no longer needed",
     retries=1,
     retry_delay_seconds=60,
     retry_condition_fn=unless_user_error,

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def command(address: str) -> list[str]:
-    return ["python", "-m", "perpetune.training.remote.worker", address]
+    return ["python", *_arguments(address)]
+
+
+def command_here(address: str) -> list[str]:
+    """The same, by the Python of this process."""
+    return [sys.executable, *_arguments(address)]
+
+
+def _arguments(address: str) -> list[str]:
+    return ["-m", "perpetune.training.remote.worker", address]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,14 +19,13 @@ from prefect.states import Cancelling
 from prefect.types.entrypoint import EntrypointType
 
 from perpetune.errors import PerpetuneError
-from perpetune.flows.remote_training.container import command
+from perpetune.flows.remote_training.container import command_here
 
 
 @flow(name="train", log_prints=True)
 def train(address: str) -> None:
     """Train the job at this address of an object store; started by PERPETUNE_TRAINING_LAUNCHER."""
-    _, *arguments = command(address)
-    with subprocess.Popen([sys.executable, *arguments]) as worker:
+    with subprocess.Popen(command_here(address)) as worker:
         try:
             status = worker.wait()
         except BaseException:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass, field
 
-from perpetune.flows.remote_training.container import command
+from perpetune.flows.remote_training.container import command_here
 
 
 @dataclass(frozen=True)
@@ -14,8 +13,7 @@ class ThisMachine:
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, address: str) -> str:
-        _, *arguments = command(address)
-        process = subprocess.Popen([sys.executable, *arguments], start_new_session=True)
+        process = subprocess.Popen(command_here(address), start_new_session=True)
         name = f"process {process.pid}"
         self._processes[name] = process
         return name

@@ -30,7 +30,8 @@ from perpetune.training.memory_estimate import estimate_memory, refuse_if_too_sm
 from perpetune.training.trainer import Forecast, OnForecast, Progress, Report, Trained, train
 
 TRAINED = "trained.json"
-REFUSED = 3  # exit status of a PerpetuneError, which is written to refused.json
+REFUSAL = "refused.json"  # the PerpetuneError that ended the training
+REFUSED = 3  # the exit status then
 
 
 class Job(BaseModel):
@@ -133,5 +134,5 @@ if __name__ == "__main__":
     try:
         run_job(Path(sys.argv[1]))
     except PerpetuneError as fault:
-        write_atomic(Path(sys.argv[1]) / "refused.json", json.dumps([fault.what, fault.where, fault.do]))
+        write_atomic(Path(sys.argv[1]) / REFUSAL, json.dumps([fault.what, fault.where, fault.do]))
         sys.exit(REFUSED)

@@ -15,7 +15,7 @@ import torch
 from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job, read_trained, train_here, write_job
+from perpetune.training.job import REFUSAL, Job, read_trained, train_here, write_job
 from perpetune.training.trainer import Forecast, OnForecast, Progress, Report, Trained
 
 
@@ -83,7 +83,7 @@ def _error_lines(lines: list[str]) -> list[str]:
 
 
 def _fault(folder: Path, status: int, last: list[str]) -> PerpetuneError:
-    refused = folder / "refused.json"
+    refused = folder / REFUSAL
     if refused.is_file():
         what, where, do = json.loads(refused.read_text(encoding="utf-8"))
         return PerpetuneError(what, where=where, do=do)

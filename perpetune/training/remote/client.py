@@ -16,7 +16,7 @@ from typing import Protocol
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.model.weights import SMALL_FILES, resolve, weight_files, weights_digest
-from perpetune.training.job import TRAINED, Job
+from perpetune.training.job import REFUSAL, TRAINED, Job
 from perpetune.training.remote.store import JobStore
 
 POLL_SECONDS = 5.0
@@ -132,10 +132,9 @@ def _follow(store: JobStore, service: Service, name: str, checkpoints: _Checkpoi
     heard_at = time.monotonic()
     while True:
         try:
+            # The service is asked first: a container stores its result before it ends.
             reason = service.why_ended(name)
-            ended = store.read(
-                "ended.json"
-            )  # after the service was asked: a container stores its result before it ends
+            ended = store.read("ended.json")
             heard += 1
             store.write("alive", str(heard).encode())
             printed = _print_new(store, printed)
@@ -177,7 +176,7 @@ def _stop(service: Service, name: str, patience: Patience) -> None:
 
 
 def _bring(job: Job, folder: Path, store: JobStore, status: int) -> None:
-    for name in ("refused.json", TRAINED):
+    for name in (REFUSAL, TRAINED):
         if (content := store.read(name)) is not None:
             write_atomic(folder / name, content.decode())
     if status == 0:

@@ -21,7 +21,7 @@ from typing import IO
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import BaseParams
-from perpetune.training.job import TRAINED, Job
+from perpetune.training.job import REFUSAL, TRAINED, Job
 from perpetune.training.launch import process_count, torchrun
 from perpetune.training.remote.store import JobStore
 
@@ -30,7 +30,6 @@ ABANDONED_SECONDS = 15 * 60.0
 STOP_SECONDS = 30.0
 _ABANDONED = 75  # EX_TEMPFAIL
 _STDERR_BYTES = 20_000
-_REFUSED = "refused.json"
 
 
 def work(address: str, sync_seconds: float = SYNC_SECONDS, abandoned_seconds: float = ABANDONED_SECONDS) -> int:
@@ -193,8 +192,8 @@ def _leave_result(store: JobStore, folder: Path, status: int) -> None:
     if status == 0:
         store.upload_folder(folder / "adapter", "adapter")
         store.upload(folder / TRAINED, TRAINED)
-    elif (folder / _REFUSED).is_file():
-        store.upload(folder / _REFUSED, _REFUSED)
+    elif (folder / REFUSAL).is_file():
+        store.upload(folder / REFUSAL, REFUSAL)
 
 
 def _end(store: JobStore, status: int, errors: bytes) -> None:
