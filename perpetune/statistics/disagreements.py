@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import beta, binomtest, norm
+from scipy.stats import beta, binomtest
 
 from perpetune.statistics.betting import mean_bounds, p_value_above
 from perpetune.statistics.paired import PairedComparison
@@ -87,7 +88,7 @@ def gain_labels(ratio: float, gain: float, *, alpha: float, power: float) -> int
     if ratio < gain:
         return None
     effect = gain / ratio
-    root = float(norm.ppf(1 - alpha)) + float(norm.ppf(power)) * math.sqrt(1 - effect**2)
+    root = _z(1 - alpha) + _z(power) * math.sqrt(1 - effect**2)
     return math.ceil((root / effect) ** 2 + 1 / effect)
 
 
@@ -98,10 +99,11 @@ def guard_labels(rows: int, ratio: float, margin: float, *, alpha: float, power:
     """
     if upper_ratio(round(ratio * rows), rows, alpha) < margin:
         return 0
+    critical, reached = _z(1 - alpha), _z(power)
     for labels in range(LEAST_LABELS, max(round(ratio * rows), LEAST_LABELS) + 1):
         null = math.sqrt(_variance(ratio, rows, labels, -margin, max(1.0, margin / ratio)))
         true = ratio / math.sqrt(labels)
-        if (margin - norm.ppf(1 - alpha) * null) / true >= norm.ppf(power):
+        if (margin - critical * null) / true >= reached:
             return labels
     return None
 
@@ -109,6 +111,10 @@ def guard_labels(rows: int, ratio: float, margin: float, *, alpha: float, power:
 def upper_ratio(differing: int, rows: int, alpha: float) -> float:
     """Clopper and Pearson's upper bound of the ratio of differing rows (Biometrika 26 (1934) 404)."""
     return 1.0 if differing >= rows else float(beta.ppf(1 - alpha, differing + 1, rows - differing))
+
+
+def _z(probability: float) -> float:
+    return NormalDist().inv_cdf(probability)  # a hundredth of the time of SciPy's for one number
 
 
 def _p_value(differences: np.ndarray[tuple[int], np.dtype[np.float64]], is_binary: bool) -> float:
@@ -134,7 +140,7 @@ def _score_interval(found: Disagreements, better: int, worse: int, confidence: f
 
 def _lower_end(found: Disagreements, better: int, worse: int, alpha: float) -> float:
     """The smallest mean difference that the score test does not reject, by bisection."""
-    critical, labels = float(norm.ppf(1 - alpha)), len(found.differences)
+    critical, labels = _z(1 - alpha), len(found.differences)
     rejected, kept = -found.ratio, found.ratio * (better - worse) / labels
     if _score(found, better, worse, rejected * (1 - 1e-9)) < critical:
         return -1.0
