@@ -31,8 +31,7 @@ def refresh(
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
     from perpetune.flows.release import decide_on_disagreements, finish, put_into_service, settle_approvals
     from perpetune.loop.approve import waiting_version
-    from perpetune.loop.plan import timed
-    from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN
+    from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN, timed
     from perpetune.tasks.assess import assess
     from perpetune.tasks.curate import curate, log_data, nothing_new
     from perpetune.tasks.decide import decide, register

@@ -15,9 +15,8 @@ from perpetune.loop.approve import (
     promotion_of,
     require_waiting,
 )
-from perpetune.loop.plan import timed
 from perpetune.loop.rollout.trial import needs_trial
-from perpetune.loop.step_durations import RELEASE
+from perpetune.loop.step_durations import RELEASE, timed
 from perpetune.policy.decision.record import Decision
 from perpetune.tasks.approve import ask_for_approval, due_approvals, record_response, unheard_answers
 from perpetune.tasks.disagreements import decide_again

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perpetune.loop.approve import needs_approval
-from perpetune.loop.assess.assess import Assessment
-from perpetune.loop.disagreements.answer import compare_on_traffic, wants_traffic
-from perpetune.loop.disagreements.comparison import TrafficComparison
 from perpetune.loop.disagreements.decide import Progress
 from perpetune.loop.disagreements.decide import decide_again as decide_on_labels
-from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.rollout.trial import needs_trial
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision
@@ -22,6 +20,11 @@ from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
+
+if TYPE_CHECKING:
+    from perpetune.loop.assess.assess import Assessment
+    from perpetune.loop.disagreements.comparison import TrafficComparison
+    from perpetune.loop.fine_tune import Challenger
 
 
 @limited_task(
@@ -36,6 +39,8 @@ def answer_traffic(
     workspace: Workspace, challenger: Challenger, version: str, assessment: Assessment
 ) -> TrafficComparison | None:
     """None if the holdouts are large enough for a verdict, or there is too little traffic."""
+    from perpetune.loop.disagreements.answer import compare_on_traffic, wants_traffic  # a check needs no torch
+
     if not wants_traffic(workspace, assessment):
         return None
     return compare_on_traffic(workspace, challenger, version, assessment, print)

@@ -7,10 +7,8 @@ from constants of a slow machine; the training corrects its own after its first 
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from perpetune.loop.curate import CuratedData, read_split
@@ -198,16 +196,6 @@ def planned_vs_taken(plan: Plan, taken: Mapping[str, float]) -> str:
     planned = {step.name: step.seconds for step in plan.steps if step.name in taken}
     steps = ", ".join(f"{name} {_minutes(taken[name])} of {_minutes(planned[name])}" for name in planned)
     return f"took {_minutes(sum(taken.values()))}, planned {_minutes(sum(planned.values()))} ({steps})"
-
-
-@contextmanager
-def timed(taken: MutableMapping[str, float], step: str) -> Iterator[None]:
-    """Add the block's duration to the step's seconds in `taken`."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        taken[step] = taken.get(step, 0.0) + time.monotonic() - began
 
 
 def epochs_of(params: Params) -> float:

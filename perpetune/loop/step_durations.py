@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +111,16 @@ def measured_durations(work: Work, taken: Mapping[str, float], before: StepDurat
 
 def _per_row(seconds: float, rows: float) -> float:
     return max(seconds - START_SECONDS, 0.1 * seconds) / rows
+
+
+@contextmanager
+def timed(taken: MutableMapping[str, float], step: str) -> Iterator[None]:
+    """Add the block's duration to the step's seconds in `taken`."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        taken[step] = taken.get(step, 0.0) + time.monotonic() - began
 
 
 def read_durations(workspace: Workspace) -> StepDurations | None:

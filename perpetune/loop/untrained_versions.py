@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sklearn.pipeline import Pipeline
-
-from perpetune.classifiers.linear import save_linear_model
 from perpetune.model.release import CARD, ModelCard
 from perpetune.records import to_json
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 def save_untrained_version(folder: Path, card: ModelCard) -> str:
@@ -19,6 +20,8 @@ def save_untrained_version(folder: Path, card: ModelCard) -> str:
 
 def save_linear_version(folder: Path, card: ModelCard, model: Pipeline) -> str:
     """Write the model card and the linear model into the folder; returns the sha256 of both."""
+    from perpetune.classifiers.linear import save_linear_model  # with scikit-learn, which a check does not need
+
     of_card = _write_card(folder, card.model_copy(update={"system": "linear"}))
     return hashlib.sha256(f"{of_card} {save_linear_model(folder, model)}".encode()).hexdigest()
 

@@ -244,7 +244,7 @@ def test_metrics_are_logged_to_the_run(watched: Open) -> None:
 
 
 def test_the_steps_of_a_check_import_neither_training_libraries_nor_evidently() -> None:
-    code = "import sys, perpetune.tasks.check, perpetune.tasks.rollback, perpetune.tasks.trial; print({'torch', 'transformers', 'peft', 'evidently'} & set(sys.modules))"
+    code = "import sys, perpetune.flows.release, perpetune.tasks.check, perpetune.tasks.rollback, perpetune.tasks.trial; print({'torch', 'transformers', 'peft', 'evidently'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ran.stdout.strip() == "set()", ran.stdout + ran.stderr
 
