@@ -8,8 +8,8 @@ A closed-loop load generator, the gateway and a server with vLLM's API that answ
 gateway has a core, and the others share the rest. CPU times are those of the gateway's process, its writer of the
 prediction log included, so that they depend little on what else runs on the machine. Each prompt is sent once, so that
 only the instruction is the same. The server waits for 50 to 150 ms: if all answers took as long, all clients would go on
-to send at the same moment. It gives that time as the number of tokens; "added" is a quantile of the latency beyond it,
-less that of the same server asked directly, and holds only if nothing else runs.
+to send at the same moment; for the same reason the clients begin one after the other. It gives that time as the number
+of tokens; "added" is a quantile of the latency beyond it, less that of the same server asked directly, and holds only if nothing else runs.
 """
 
 from __future__ import annotations
@@ -287,7 +287,8 @@ def overhead(servers: Sequence[Server], clients: Sequence[int], rounds: int, req
 
 def _turn(server: Server, clients: int, requests: int) -> Turn:
     before, began = server.cpu_seconds(), time.perf_counter()
-    done = drive(server.target, PROMPTS, clients=clients, requests=requests, max_tokens=4)
+    ramp = statistics.mean(ENGINE_SECONDS)
+    done = drive(server.target, PROMPTS, clients=clients, requests=requests, max_tokens=4, ramp=ramp)
     seconds = time.perf_counter() - began
     time.sleep(0.3)  # in which the last rows reach the prediction log
     cpu = server.cpu_seconds() - before

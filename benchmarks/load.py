@@ -53,13 +53,15 @@ def drive(
     requests: int,
     max_tokens: int,
     report: Callable[[int], None] = lambda done: None,
+    ramp: float = 0.0,
 ) -> list[ClientRequest]:
     """Send `requests` requests, and return their results in the order of completion.
 
+    The clients begin one after the other, within `ramp` seconds; without that, all at once.
     Because it shares the cores with the server, bodies are serialised before the run and replies parsed after it.
     """
     bodies = [_body(target, prompt, max_tokens) for prompt in prompts]
-    return [_read(reply) for reply in uvloop.run(_drive(target, bodies, clients, requests, report))]
+    return [_read(reply) for reply in uvloop.run(_drive(target, bodies, clients, requests, report, ramp))]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class _Reply:
 
 
 async def _drive(
-    target: Target, bodies: Sequence[bytes], clients: int, requests: int, report: Callable[[int], None]
+    target: Target, bodies: Sequence[bytes], clients: int, requests: int, report: Callable[[int], None], ramp: float
 ) -> list[_Reply]:
     numbers = itertools.count()
     done: list[_Reply] = []
@@ -82,6 +84,7 @@ async def _drive(
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=patience) as session:
 
         async def client(name: int) -> None:
+            await asyncio.sleep(ramp * name / clients)
             while (number := next(numbers)) < requests:
                 prompt = number % len(bodies)
                 done.append(await _ask(session, f"{target.url}/v1/chat/completions", bodies[prompt], prompt, name))

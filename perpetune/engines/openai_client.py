@@ -7,18 +7,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 from opentelemetry import propagate, trace
 from pydantic import SecretStr
 from pydantic_core import to_json
 
 from perpetune.engines.engine import EngineDown
+from perpetune.engines.http_client.connection import Connection
+from perpetune.engines.http_client.pool import ConnectionPool
 from perpetune.engines.tls import Tls, TlsFiles
 
-_CONNECT_SECONDS = 5.0
-# Servers close idle connections, vLLM after 5 s. We close them earlier, so that none is closed during a request.
-_IDLE_SECONDS = 2.0
-_LONGEST_EVENT = 1 << 20  # bytes
 _CLIENT_FAULTS = frozenset({400, 404, 413, 422})
 
 
@@ -48,12 +45,12 @@ class ModelClient:
     """
 
     def __init__(self, url: str, api_key: SecretStr | None, name: str, tls: Tls | None = None) -> None:
-        self._url = url.rstrip("/")
         self._name = name
         self._tls = tls or Tls(TlsFiles("PERPETUNE_REMOTE"))
+        self._is_secure = url.startswith("https://")
         key = api_key.get_secret_value().strip() if api_key else ""
-        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
-        self._open_session: aiohttp.ClientSession | None = None
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+        self._pool = ConnectionPool(url, self._tls, headers)
 
     async def get(self, path: str) -> Any:
         async with self._response(path, None) as response:
@@ -69,7 +66,7 @@ class ModelClient:
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The JSON of each server-sent event up to [DONE]."""
         async with self._response(path, body) as response:
-            async for line in response.content:
+            async for line in response.lines():
                 if not line.startswith(b"data: "):
                     continue
                 if line.startswith(b"data: [DONE]"):
@@ -81,34 +78,20 @@ class ModelClient:
         raise EngineDown(f"{self._name} closed the stream before [DONE]")
 
     async def close(self) -> None:
-        if self._open_session:
-            await self._open_session.close()
+        await self._pool.close()
 
     @asynccontextmanager
-    async def _response(self, path: str, body: dict[str, Any] | None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _response(self, path: str, body: dict[str, Any] | None) -> AsyncIterator[Connection]:
         """POST a body, or GET without one."""
+        data = None if body is None else _json(body)
         try:
-            async with await self._send(path, None if body is None else _json(body)) as response:
-                if response.status >= 400:
+            async with self._pool.response(path, data, _trace_headers()) as response:
+                if response.status >= 300:
                     raise self._error_from(response.status, _error(await response.read()))
                 yield response
-        except aiohttp.ClientError as fault:
-            why = self._tls.explain(fault) if self._url.startswith("https://") else None
-            raise EngineDown(f"{self._name} does not answer: {why or fault}") from fault
-
-    async def _send(self, path: str, data: bytes | None) -> aiohttp.ClientResponse:
-        headers = dict(self._headers)
-        if trace.get_current_span().get_span_context().is_valid:
-            propagate.inject(headers)
-        method = "GET" if data is None else "POST"
-        context = self._tls.context
-        try:
-            return await self._session.request(method, self._url + path, data=data, headers=headers, ssl=context)
-        except aiohttp.ClientConnectorError:
-            raise
-        except aiohttp.ClientConnectionError:
-            # The server closed a kept-alive connection before answering: send again.
-            return await self._session.request(method, self._url + path, data=data, headers=headers, ssl=context)
+        except OSError as fault:
+            why = self._tls.explain(fault) if self._is_secure else None
+            raise EngineDown(f"{self._name} does not answer: {why or fault or 'it takes too long'}") from fault
 
     def _error_from(self, status: int, error: dict[str, Any]) -> Exception:
         message = str(error.get("message"))
@@ -116,16 +99,14 @@ class ModelClient:
             return RequestRejected(status, message, error.get("param"), error.get("code"))
         return EngineDown(f"{self._name} answered {status}: {message}")
 
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        if self._open_session is None:  # late, because a session belongs to an event loop
-            self._open_session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),  # one for all clients of the gateway would mix them
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-                read_bufsize=_LONGEST_EVENT,
-            )
-        return self._open_session
+
+def _trace_headers() -> dict[str, str] | None:
+    """The current trace, for the server; None if there is none."""
+    if not trace.get_current_span().get_span_context().is_valid:
+        return None
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers
 
 
 def _json(body: dict[str, Any]) -> bytes:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import aiohttp
-
+from perpetune.engines.http_client.connection import Disconnected
 from perpetune.errors import PerpetuneError
 from perpetune.settings import Settings
 
@@ -211,7 +210,7 @@ def _modified(file: Path) -> int | None:
 
 
 def _is_closed(fault: BaseException) -> bool:
-    if isinstance(fault, aiohttp.ServerDisconnectedError):
+    if isinstance(fault, Disconnected) and fault.__cause__ is None:
         return True
     chain = (fault, fault.__cause__, fault.__context__)
     return any(isinstance(each, OSError) and each.errno in (errno.ECONNRESET, errno.EPIPE) for each in chain)
@@ -220,9 +219,7 @@ def _is_closed(fault: BaseException) -> bool:
 def _tls_error(fault: BaseException | None) -> ssl.SSLError | None:
     """The error of TLS that a client's error came from."""
     while fault is not None:
-        inner = getattr(fault, "certificate_error", None) or getattr(fault, "os_error", None)
-        for found in (inner, fault):  # aiohttp's own error of a certificate is one of TLS, without the reason
-            if isinstance(found, ssl.SSLError):
-                return found
+        if isinstance(fault, ssl.SSLError):
+            return fault
         fault = fault.__cause__ or fault.__context__
     return None

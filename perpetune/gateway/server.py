@@ -49,6 +49,7 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.label_rule import policy_of
 from perpetune.prediction_log.redaction import require_presidio
 from perpetune.records import Message
+from perpetune.runtime.served.fitting import require_one_worker
 from perpetune.runtime.served.registered import served_workspaces
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
@@ -60,7 +61,8 @@ logger = logging.getLogger(__name__)
 
 _DEFAULTS = ServeParams()
 _GRACE_SECONDS = 5  # beyond the timeout of a request
-_SWITCH_SECONDS = 0.0005  # after which the writer of the log hands the interpreter over to requests; Python's are 5 ms
+# After which the writer of the log hands the interpreter over to requests, which ask for it some five times; Python's are 5 ms.
+_SWITCH_SECONDS = 0.0001
 _DRAIN_SECONDS = 1.0  # between "not ready" and refusing connections, for load balancers to notice
 
 
@@ -96,12 +98,8 @@ def serve(workspace: Workspace, host: str, port: int, workers: int | None = None
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     others = served_workspaces(workspace)
-    if count > 1 and others:
-        raise PerpetuneError(
-            "several tasks are served by one worker",
-            where="params.yaml: serve.workers",
-            do="set serve.workers to 1, or remove the other workspaces with `perpetune serve remove`",
-        )
+    if others:
+        require_one_worker(count)
     if any(each.params.log.redact for each in (workspace, *others)):
         require_presidio()  # before the model is loaded, which takes long
     with listen(host, port) as address:

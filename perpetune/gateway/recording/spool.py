@@ -18,7 +18,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_READ = 1 << 20  # bytes per read
+_READ = 1 << 17  # bytes per read
 _RETRY_SECONDS = 1.0  # after which a folder that could not be written is tried again
 
 

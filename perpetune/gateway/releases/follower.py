@@ -57,6 +57,10 @@ class Peers(Protocol):
     """The other processes of this gateway, which follow the same registry."""
 
     @property
+    def leads(self) -> bool:
+        """Whether this process is the one that the others follow, and so counts for all of them."""
+
+    @property
     def release_error(self) -> str | None:
         """Why the process that this one follows does not serve a version that it should; None if it does."""
 
@@ -68,6 +72,7 @@ class Peers(Protocol):
 
 
 class _NoPeers:
+    leads = True
     release_error: str | None = None
 
     async def before_check(self) -> None:
@@ -413,7 +418,7 @@ class Follower:
         self._metrics.serving.clear()
         self._metrics.serving.labels(chosen.release.version).set(1)
         logger.info("version %s serves", chosen.release.version)
-        if old and old is not chosen:
+        if old and old is not chosen and self.peers.leads:
             self._metrics.swaps.inc()
 
     def _retire_unused(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -118,7 +119,8 @@ class _Gateway:
         return found
 
     async def metrics_text(self) -> Response:
-        text = text_of({task.name: task.metrics for task in self.tasks}, self.metrics)
+        own = {task.name: task.metrics for task in self.tasks}
+        text = await asyncio.to_thread(text_of, own, self.metrics)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

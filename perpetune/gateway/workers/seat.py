@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,6 +44,9 @@ class Seat:
         self._reported: str | None = None
         self._fault: str | None = None  # that was logged
         self._post_at = self._count_at = 0.0
+        self._counter = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._counting: Future[None] | None = None
+        self._count_fault: str | None = None
 
     def source(self, source: ReleaseSource) -> ReleaseSource:
         """The registry for the leader, and the leader for the others."""
@@ -70,7 +74,7 @@ class Seat:
             except PerpetuneError as fault:  # a full disk is no reason to answer no more requests
                 self._log(str(fault))
             else:
-                self._log(None)
+                self._log(self._count_fault)
             return os.getppid() == self._parent
 
         return tick
@@ -97,9 +101,18 @@ class Seat:
         self._report(follower.state.serving)
         if self.leads:
             self._lead(follower)
-        if time.monotonic() >= self._count_at:
+        if time.monotonic() >= self._count_at and (self._counting is None or self._counting.done()):
             self._count_at = time.monotonic() + _COUNT_SECONDS
+            self._counting = self._counter.submit(self._count, counts)
+
+    def _count(self, counts: Callable[[], bytes]) -> None:
+        """In a thread of its own: it takes milliseconds, in which no request would be answered."""
+        try:
             self._board.count(self.number, counts())
+        except PerpetuneError as fault:
+            self._count_fault = str(fault)
+        else:
+            self._count_fault = None
 
     def _log(self, fault: str | None) -> None:
         if fault is not None and fault != self._fault:

@@ -33,6 +33,16 @@ def require_fitting(serving: Workspace, other: Workspace, others: Sequence[Works
         )
 
 
+def require_one_worker(workers: int) -> None:
+    """Raises PerpetuneError if a gateway of several tasks would have several workers."""
+    if workers > 1:
+        raise PerpetuneError(
+            f"several tasks are served by one worker, and {workers} are wanted",
+            where="params.yaml: serve.workers",
+            do="set serve.workers to 1, or serve one task (see `perpetune serve list`)",
+        )
+
+
 def _differences(serving: Workspace, other: Workspace) -> Iterator[tuple[str, object, object]]:
     """The settings of the engine that differ, with the value of each."""
     one, two = serving.params, other.params

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import load_params
-from perpetune.runtime.served.fitting import require_fitting
+from perpetune.runtime.served.fitting import require_fitting, require_one_worker
 from perpetune.workspace import Workspace
 
 FILE = "served_workspaces.json"
@@ -68,7 +68,10 @@ def served_workspaces(workspace: Workspace) -> tuple[Workspace, ...]:
 
 
 def register(workspace: Workspace, folder: Path) -> Workspace:
-    """Serve the workspace in `folder` here too. Raises PerpetuneError if it does not fit, or is registered already."""
+    """Serve the workspace in `folder` here too. Raises PerpetuneError if it does not fit, is registered already, or
+    the gateway here has several workers.
+    """
+    require_one_worker(workspace.params.serve.workers)
     root = folder.absolute().resolve()
     relative = os.path.relpath(root, workspace.root.resolve())
     other = _opened(workspace, relative)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,6 +51,27 @@ def test_a_version_that_is_gone_leaves_no_series() -> None:
 
 def test_what_runs_here() -> None:
     assert re.search(r'perpetune_build_info\{python="3[.0-9]+",version="\d[^"]*"\} 1.0', Metrics().text().decode())
+
+
+def test_a_scrape_that_takes_long_holds_up_no_request(start: Start) -> None:
+    """With several workers it adds up what all of them have counted, which takes tens of milliseconds."""
+    gateway = start()
+    scraping, go_on = threading.Event(), threading.Event()
+
+    def join(own: bytes) -> bytes:
+        scraping.set()
+        assert go_on.wait(30)
+        return own
+
+    gateway.app.state.metrics.join = join
+    scrape = threading.Thread(target=lambda: gateway.get("/metrics"))
+    scrape.start()
+    try:
+        assert scraping.wait(30)
+        assert gateway.ask("hello").status_code == 200
+    finally:
+        go_on.set()
+        scrape.join()
 
 
 def test_a_gateway_measures_its_engine_and_forgets_versions(start: Start) -> None:

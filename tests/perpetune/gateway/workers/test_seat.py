@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from waiting import eventually_async
+from waiting import eventually, eventually_async
 
 from perpetune.gateway.releases.follower import Follower
 from perpetune.gateway.telemetry.metrics import Metrics
@@ -28,6 +28,13 @@ def seated(
     seat, metrics = Seat(number, board), metrics or Metrics()
     follower = Follower(seat.source(source), FakeEngine(), metrics, poll_seconds=3600)
     return follower, seat.take(cast(Any, SimpleNamespace(state=SimpleNamespace(follower=follower, metrics=metrics))))
+
+
+def counted(tick: Callable[[], bool], file: Path) -> None:
+    """Tick, and wait until the worker has written what it has counted."""
+    before = file.stat().st_mtime_ns if file.is_file() else None
+    tick()
+    eventually(lambda: file.is_file() and file.stat().st_mtime_ns != before)
 
 
 def release(version: str, folder: Path) -> Release:
@@ -63,6 +70,24 @@ def test_any_worker_says_why_the_champion_is_not_served(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_swap_is_counted_once_for_all_workers(tmp_path: Path) -> None:
+    async def run() -> None:
+        source = FakeSource([release(version, tmp_path) for version in "12"], champion="1")
+        metrics = [Metrics(), Metrics()]
+        (leading, lead), (following, follow) = (seated(n, tmp_path / "board", source, metrics[n]) for n in (0, 1))
+        await leading.check_now()
+        for champion in ("1", "2", "1"):
+            source.champion_version = champion
+            await leading.check_now()
+            assert lead() and follow()
+            await following.check_now()
+            assert following.state.serving == champion
+        swaps = [each.registry.get_sample_value("perpetune_release_swaps_total") for each in metrics]
+        assert swaps == [2, 0]
+
+    asyncio.run(run())
+
+
 def test_a_worker_goes_on_while_the_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         board = tmp_path / "board"
@@ -93,12 +118,12 @@ def test_what_ended_processes_have_counted_does_not_grow_with_their_number(
         with monkeypatch.context() as patch:
             patch.setattr(os, "getpid", lambda: dead.pid)
             _, tick = seated(1, board, FakeSource(), metrics)
-            tick()
+            counted(tick, board / "metrics-1")
             assert "perpetune_log_rows_waiting 7.0" in metrics.text().decode()
     metrics = Metrics()
     metrics.answers.labels("1", "champion").inc()
     _, tick = seated(0, board, FakeSource(), metrics)
-    tick()
+    counted(tick, board / "metrics-0")
     assert 'perpetune_answers_total{route="champion",version="1"} 7.0' in metrics.text().decode()
     assert "perpetune_log_rows_waiting 0.0" in metrics.text().decode(), "an ended process has none"
     assert len(list(board.glob("metrics-*"))) == 2

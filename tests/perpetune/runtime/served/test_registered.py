@@ -178,3 +178,12 @@ def test_a_worker_of_each_knows_its_home_and_its_log(main: Path) -> None:
     named = Settings(database_url="postgresql://me:SECRET@db/log")
     [worker] = member_workers(served_workspaces(Workspace(main, open_workspace(main).params, named)))
     assert "SECRET" not in " ".join(worker.command), "it is inherited"
+
+
+def test_several_workers_are_refused_when_a_task_is_added_and_not_only_when_it_is_served(tmp_path: Path) -> None:
+    main = workspace(tmp_path / "reviews", "reviews", serve={"engine": "vllm", "workers": 2})
+    workspace(tmp_path / "intents", "intents", serve={"engine": "vllm"})
+    added = perpetune(main, "serve", "add", "../intents")
+    assert added.exit_code == 1, added.output
+    assert "several tasks are served by one worker" in added.output and "serve.workers" in added.output
+    assert not registered(open_workspace(main))
