@@ -39,6 +39,8 @@ ABOUT = {
     "gateway-cost": ("Cost of a request in the gateway", "1,600 requests, three rounds"),
     "serving-overhead": ("Overhead of the gateway", "48 to 144 requests, three rounds"),
     "serving-swaps": ("Change of the champion under load", "10,000 requests, one run"),
+    "trials": ("Error rates of trials", "1,000 trials of each kind, 2,000 requests each"),
+    "unasked": ("When unasked labels decide", "1,000 logs of each kind"),
     "year": ("A simulated year", "6,240 requests, one run"),
     "training-banking77": ("Training on a CPU: 77 intents", "one round; 24 rows for the accuracy"),
     "training-reviews": ("Training on a CPU: reviews", "one round; 200 rows for the accuracy"),
