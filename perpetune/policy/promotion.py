@@ -185,7 +185,7 @@ class PromotionEvidence:
     - `anchor`: the best version that ever served; None if that is the champion.
     - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
     - `answer_costs`: what answers cost with each system, by its name; they decide nothing.
-    - `after_decay`: the refresh is for decay: found now, or before, if the labels of the change have doubled since.
+    - `after_decay`: the refresh is for decay: found now, or before, if more labels of the change have come since.
     """
 
     frozen: PairedEvidence
