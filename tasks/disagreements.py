@@ -21,6 +21,7 @@ from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
+from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 
@@ -33,10 +34,10 @@ from perpetune.workspace import Workspace
     cache_policy=NO_CACHE,
 )
 def answer_traffic(
-    workspace: Workspace, challenger: Challenger, version: str, assessment: Assessment
+    workspace: Workspace, run: Run, challenger: Challenger, version: str, assessment: Assessment
 ) -> TrafficComparison | None:
     """None if the holdouts are large enough for a verdict, or there is too little traffic."""
-    if not wants_traffic(workspace, assessment):
+    if not wants_traffic(workspace, run, assessment):
         return None
     return compare_on_traffic(workspace, challenger, version, assessment, print)
 

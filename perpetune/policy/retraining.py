@@ -16,6 +16,7 @@ from perpetune.policy.wording import amount, arrived_unasked, duration, interval
 
 MIX_RATIO = 0.2  # of a fall: a smaller part from the mix is chance
 MONTH_DAYS = 30
+REJECTIONS = 1  # in a row, after which another refresh still follows
 LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes; the back-off stops here
 
 
@@ -260,11 +261,14 @@ def labels_of_change(refreshes: Sequence[PastRefresh]) -> int | None:
 
 
 def learns_again(evidence: RetrainEvidence, refresh: RefreshParams) -> bool:
-    """Whether so many labels have come since the promoted refresh for a change that another one is worth as much."""
-    known, since = evidence.labels_of_change, evidence.labels_since_refresh
-    if known is None or since is None or evidence.unsuccessful_refreshes:
+    """Whether so many labels have come since the last refresh for a change that another one is worth as much.
+
+    A first rejection may be chance, and the next challenger has learned from more; after a second one the schedule goes on.
+    """
+    known, since, rejected = evidence.labels_of_change, evidence.labels_since_refresh, evidence.unsuccessful_refreshes
+    if known is None or since is None or rejected > REJECTIONS:
         return False
-    return since >= labels_to_follow(known, refresh)
+    return since >= max(labels_to_follow(known, refresh), labels_wanted(rejected, refresh))
 
 
 def labels_to_follow(known: int, refresh: RefreshParams) -> int:

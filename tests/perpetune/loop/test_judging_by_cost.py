@@ -76,9 +76,7 @@ def test_without_the_rows_of_the_record_a_check_says_so(watched: Open) -> None:
 
 
 @pytest.mark.parametrize(("promote", "outcome"), [({}, "promote"), (COSTS, "abort")])
-def test_a_trial_stops_what_misses_the_dear(
-    watched: Open, promote: dict[str, object], outcome: str
-) -> None:
+def test_a_trial_stops_what_misses_the_dear(watched: Open, promote: dict[str, object], outcome: str) -> None:
     world = watched(promote=promote, strategy="shadow")
     hold_out(world)
     first, second = world.released(right=0.9), world.make()

@@ -117,7 +117,19 @@ DECAYED = RetrainEvidence(
         ({"decay": decay(0), "labels_of_change": None, "labels_since_refresh": 900}, WATCH, REFRESH, "keep"),
         ({"decay": decay(0), "labels_of_change": 300}, WATCH, REFRESH, "keep"),
         (
-            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 300, "unsuccessful_refreshes": 1},
+            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 399, "unsuccessful_refreshes": 1},
+            WATCH,
+            REFRESH,
+            "keep",
+        ),
+        (
+            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 400, "unsuccessful_refreshes": 1},
+            WATCH,
+            REFRESH,
+            "retrain",
+        ),
+        (
+            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 4000, "unsuccessful_refreshes": 2},
             WATCH,
             REFRESH,
             "keep",
