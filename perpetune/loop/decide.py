@@ -105,7 +105,7 @@ def decide(
     registry.require_champion(challenger.card.task, version, assessment.champion)
     rules = workspace.params.promote
     evidence = gate_evidence(run, assessment, rules)
-    ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_labels(workspace, assessment)
+    ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_in_recent(workspace, assessment)
     anchor = _anchor(workspace, run, challenger, assessment)
     evidence = replace(evidence, label_ratios=ratios, unasked=unasked, anchor=anchor)
     choice = choose(evidence, rules)
@@ -170,7 +170,7 @@ def _register_rival(
     return made or registry.register(run, folder, candidate.card, tags)
 
 
-def unasked_labels(workspace: Workspace, assessment: Assessment) -> int:
+def unasked_in_recent(workspace: Workspace, assessment: Assessment) -> int:
     """How many labels of the recent holdout's traffic arrived without a label request."""
     recent = assessment.evaluations.get("recent")
     traffic = [row.id for row in recent.rows if is_traffic(row)] if recent else []

@@ -215,8 +215,9 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     if decay.bound <= 0:
         return verdict("keep", _low_reference(decay))
     reasons = [*_evidence_sentences(decay, evidence.labels_per_day), *_dependent(evidence)]
+    follows = learns_again(evidence, refresh) and not limits_on(evidence, refresh)
     if not decay.alarms:
-        if learns_again(evidence, refresh) and not limits_on(evidence, refresh):
+        if follows:
             return verdict("retrain", _more_of_change(evidence), *reasons)
         if decay.is_early and evidence.askable and rules.urgent_labels and rules.without_labels != "nothing":
             return verdict("ask for labels", _early(decay, rules), *reasons)
@@ -226,7 +227,7 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     if evidence.alarms_in_a_row < rules.consecutive_checks:
         return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *reasons)
     waiting = waiting_for(evidence, refresh)
-    if waiting:
+    if waiting and not follows:
         return verdict(waiting[0][0], *(why for _, why in waiting), _decayed(decay), *reasons)
     return verdict("retrain", _decayed(decay), *reasons)
 

@@ -158,8 +158,8 @@ def _measured(
     wanted = [*of_reference, *missing.values()]
     asked = wanted[: _budget(workspace, method, wanted, log, now)]
     done = method.measure(asked) if asked else Measured(())
-    if done.values:
-        add_cost(log, champion.task, method.name, now, len(done.values), done.dollars)
+    if done.requests:
+        add_cost(log, champion.task, method.name, now, done.requests, done.dollars)
     measured = {**before.values, **dict(zip(map(_row_digest, of_reference), done.values, strict=False))}
     pairs = [
         (digest, measured[digest], score) for each, score in rows.reference if (digest := _row_digest(each)) in measured

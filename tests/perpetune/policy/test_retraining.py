@@ -149,6 +149,17 @@ DECAYED = RetrainEvidence(
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=199)}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=200)}, WATCH, REFRESH, "retrain"),
         ({"decay": decay(12_400, since_fall=399), "unsuccessful_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
+        (
+            {
+                "decay": decay(12_400, since_fall=90),
+                "labels_of_change": 300,
+                "labels_since_refresh": 400,
+                "unsuccessful_refreshes": 1,
+            },
+            WATCH,
+            REFRESH,
+            "retrain",  # as without the alarm
+        ),
         ({"minutes_since_refresh": 60.0}, WATCH, REFRESH, "retrain"),
         ({"minutes_since_refresh": 239.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "cooling down"),
         ({"minutes_since_refresh": 240.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "retrain"),
