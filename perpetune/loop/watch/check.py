@@ -48,6 +48,7 @@ from perpetune.policy.rollout import RollbackEvidence, should_roll_back, why_no_
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.admission import admit, newly_admitted
 from perpetune.prediction_log.database import open_log, redacted
+from perpetune.prediction_log.day_window import predictions_of_a_day
 from perpetune.prediction_log.queries import counts, recent_predictions
 from perpetune.records import Prediction, RecordedAnswer
 from perpetune.runtime.gateway_client import NoGateway, gateway_of
@@ -79,7 +80,8 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class LogWindow:
-    """What a check reads from the prediction log: the newest traffic, and labels that may judge since the last check.
+    """What a check reads from the prediction log: the newest traffic (of a day at least, if there is more than a window),
+    and labels that may judge since the last check.
 
     `last` are the newest requests with such labels; `labels` counts labels of all versions. `unasked` says whether labels
     that came unasked are among them.
@@ -344,7 +346,7 @@ def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
     rule = label_rule(workspace)
     log = open_log(workspace.settings.prediction_log)
     try:
-        recent = recent_predictions(log, task, version=version, limit=limit, rule=rule)
+        recent = predictions_of_a_day(log, task, version, limit, rule)
         unasked = unasked_labels(workspace, log, rule, version)
         at_once = workspace.params.watch.unasked == "trust"
         admit(log, task, version, datetime.now(UTC), rule, unasked=unasked.decides, at_once=at_once)
