@@ -244,8 +244,7 @@ def test_an_equal_challenger_is_rarely_aborted_at_any_number_of_checks() -> None
 
 def test_answers_that_cost_nothing_for_one_another_differ_if_a_third_is_right() -> None:
     score = MistakeCosts({"a": {"b": 0.0}, "b": {"a": 0.0}, "fraud": {"a": 50.0, "b": 10.0}}).score
-    said = {"label": "fraud"}
-    pairs = [(outcome(number, "a", **said), outcome(number, "b", **said)) for number in range(30)]
+    pairs = [(outcome(number, "a", label="fraud"), outcome(number, "b", label="fraud")) for number in range(30)]
     found = shadow_evidence(pairs, RULES, score, apart=same_label)
     assert (found.quality.differing, found.quality.labels) == (30, 30)
     assert found.quality.difference == pytest.approx(0.8)
