@@ -97,13 +97,12 @@ def _claims_of_what_follows(found: Mapping[str, tuple[Verdicts, Verdicts]]) -> l
     first, equal, grown = (
         [each.shares["promote"] for each in found[name]] for name in (FALSE_ALARM, EQUAL_AGAIN, GROWN_AGAIN)
     )
-    lenient, strict = (
-        tuple(first[0][end] * (1 + promotions_that_follow(equal[gate][end])) for end in range(3)) for gate in (0, 1)
-    )
-    many = f"promotions of an equal one for a false alarm, with what follows (by the other gate {strict[0]:.2f})"
+    lenient, low, high = (first[0][end] * (1 + promotions_that_follow(equal[0][end])) for end in range(3))
+    strict = first[1][0] * (1 + promotions_that_follow(equal[1][0]))
+    many = f"promotions of an equal one for a false alarm, with what follows (by the other gate {strict:.2f})"
     helps = f"what follows and is better by 2 points on recent is promoted (by the other gate {grown[1][0]:.1%})"
     return [
-        Claim(many, lenient[0], lenient[1:], MOST_FOR_NOTHING, lenient[0] <= MOST_FOR_NOTHING),
+        Claim(many, lenient, (low, high), MOST_FOR_NOTHING, lenient <= MOST_FOR_NOTHING),
         Claim(helps, grown[0][0], grown[0][1:], LEAST_HELP, grown[0][0] >= LEAST_HELP),
     ]
 
