@@ -98,9 +98,10 @@ def _claims_of_what_follows(found: Mapping[str, tuple[Verdicts, Verdicts]]) -> l
         [each.shares["promote"] for each in found[name]] for name in (FALSE_ALARM, EQUAL_AGAIN, GROWN_AGAIN)
     )
     lenient, low, high = (first[0][end] * (1 + promotions_that_follow(equal[0][end])) for end in range(3))
-    strict = first[1][0] * (1 + promotions_that_follow(equal[1][0]))
-    many = f"promotions of an equal one for a false alarm, with what follows (by the other gate {strict:.2f})"
-    helps = f"what follows and is better by 2 points on recent is promoted (by the other gate {grown[1][0]:.1%})"
+    strict = first[0][0] * (1 + promotions_that_follow(equal[1][0]))
+    print(f"promotions of an equal one for a false alarm if what follows had the other gate: {strict:.2f}")
+    many = "promotions of an equal one for a false alarm, with what follows"
+    helps = "what follows and is better by 2 points on recent, equal on frozen: promoted"
     return [
         Claim(many, lenient, (low, high), MOST_FOR_NOTHING, lenient <= MOST_FOR_NOTHING),
         Claim(helps, grown[0][0], grown[0][1:], LEAST_HELP, grown[0][0] >= LEAST_HELP),

@@ -20,6 +20,7 @@ from promotions import ratio_with_interval
 from record import Claim, write
 
 from perpetune.evaluation.scores.mistake_costs import MistakeCosts
+from perpetune.loop.rollout.replay import MOST_ROWS
 from perpetune.monitoring.trial_evidence import quality_of_disagreements
 from perpetune.params import Params, load_params
 from perpetune.policy.cost_margin import margin_by_cost
@@ -33,7 +34,6 @@ FRAUD, FOUND, RIGHT = 0.05, 0.9, 0.95
 COSTS = MistakeCosts({"fraud": {"*": 50.0}})
 REFERENCE, FALSE_ALARMS, SEED = 500, 10_000, 58
 ROWS, LABELS, AGAIN = 2000, 200, 0.5  # of a trial; the ratio of its mistakes that another version makes too
-ROLLBACK = 300  # labelled inputs
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def rollbacks(ours: Version, simulated: int, params: Params, what: str) -> Rate:
     """How often the version before, asked the same inputs, is shown to be better than a champion that misses frauds."""
     rng, counts = np.random.default_rng(SEED), [0, 0]
     for _ in range(simulated):
-        fraud, previous, champion = both(rng, ours, ROLLBACK)
+        fraud, previous, champion = both(rng, ours, MOST_ROWS)
         for place in (0, 1):
             first, second = (
                 _by_cost(fraud, each) if place == 0 else each.astype(np.float64) for each in (champion, previous)
