@@ -159,7 +159,9 @@ def _quality(workspace: Workspace, challenger: Version) -> _Quality:
 def _evidence(
     workspace: Workspace, read: TrialLog, trial: Trial, quality: _Quality, state: LabelState
 ) -> TrialEvidence:
-    found = replace(_compared(workspace, read, trial, quality, state), quality_margin=quality.margin)
+    found = _compared(workspace, read, trial, quality, state)
+    if any(each.label is not None for each in read.requests):  # scores that users give are not by cost
+        found = replace(found, quality_margin=quality.margin)
     return _counted(found, read, state, unasked_on_trust=workspace.params.watch.unasked == "trust")
 
 

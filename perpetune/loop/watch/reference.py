@@ -72,7 +72,7 @@ def scored_by_cost(workspace: Workspace, recorded: Sequence[RecordedAnswer]) -> 
     ]
     if not found:
         raise PerpetuneError(
-            "decay cannot be tested by promote.costs: none of the rows that the champion was evaluated on is in the data",
+            "answers cannot be judged by promote.costs: none of the rows that the champion was evaluated on is in the data",
             where=str(workspace.split("frozen").parent),
             do="`dvc checkout data/splits` brings them back; or `perpetune refresh --again`, which evaluates a version again",
         )
