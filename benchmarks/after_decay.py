@@ -6,12 +6,16 @@ Simulated answers of champion and challenger, 85% right, of which 10% differ; 15
 after a change bring. A refresh for decay that no change has caused comes at most once in `watch.run_length` labels. The rows
 that raised such an alarm are partly in the recent holdout, and on them the champion was unlucky: at worst all of them are,
 which is simulated as that of 50 holdouts on which it has the fewest right answers.
+
+A refresh that follows has 250 rows in each holdout. The last claims are of the whole of them: they go on until two challengers
+in a row are rejected, each with the gate after decay ("after decay" below) or with that of other refreshes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,8 +25,13 @@ from record import Claim, write
 
 from perpetune.params import load_params
 
-ROWS, SEED, UNLUCKY = 150, 52, 50
+ROWS, LATER, SEED, UNLUCKY = 150, 250, 52, 50
 EQUAL, BETTER, WORSE = drawn(0.85, 0.1), drawn(0.85, 0.1, gain=0.05), drawn(0.85, 0.1, gain=-0.05)
+GROWN = drawn(0.85, 0.1, gain=0.02)
+MOST_FOR_NOTHING, LEAST_HELP = (
+    1.5,
+    0.6,
+)  # promotions of an equal one after a false alarm; of each that follows and helps
 
 
 def unluckiest(draw: Draw) -> Draw:
@@ -43,7 +52,11 @@ SCENARIOS = (
     Scenario("worse by 5 points", WORSE, WORSE, ROWS),
     Scenario("better by 5 points on recent, equal on frozen", EQUAL, BETTER, ROWS),
     Scenario("better by 5 points", BETTER, BETTER, ROWS),
+    Scenario("it follows, equal", EQUAL, EQUAL, LATER),
+    Scenario("it follows, better by 2 points on recent, equal on frozen", EQUAL, GROWN, LATER),
+    Scenario("it follows, better by 2 points", GROWN, GROWN, LATER),
 )
+FALSE_ALARM, EQUAL_AGAIN, GROWN_AGAIN = SCENARIOS[1].name, SCENARIOS[8].name, SCENARIOS[9].name
 GOALS = {  # name: (most or least, goal)
     "equal": ("most", 0.5),
     "worse by 5 points on recent, equal on frozen": ("most", 0.1),
@@ -65,9 +78,34 @@ def main() -> int:
         after, ever = (each.shares["promote"][0] for each in pair)
         print(f"{scenario.name:58} promoted after decay {after:6.1%}, in other refreshes {ever:6.1%}", flush=True)
     claims = [_claim(after) for after, _ in found if after.scenario in GOALS]
+    claims += _claims_of_what_follows({each.scenario: (each, ever) for each, ever in found})
+    for claim in claims[-2:]:
+        print(f"{claim.claim}: {claim.value:.2f}, goal {claim.goal:g}")
     details = [{"after decay": asdict(after), "other refreshes": asdict(ever)} for after, ever in found]
     print(write("after_decay", claims, details, time.perf_counter() - began))
     return 0 if all(claim.holds for claim in claims) else 1
+
+
+def promotions_that_follow(rate: float) -> float:
+    """The expected promotions until two challengers in a row are rejected, if each is promoted at this rate."""
+    rejected = 1 - rate
+    return (1 - rejected**2) / rejected**2
+
+
+def _claims_of_what_follows(found: Mapping[str, tuple[Verdicts, Verdicts]]) -> list[Claim]:
+    """Of equal challengers after a false alarm whose first one is promoted at the worst rate; and of those that help."""
+    first, equal, grown = (
+        [each.shares["promote"] for each in found[name]] for name in (FALSE_ALARM, EQUAL_AGAIN, GROWN_AGAIN)
+    )
+    lenient, low, high = (first[0][end] * (1 + promotions_that_follow(equal[0][end])) for end in range(3))
+    strict = first[0][0] * (1 + promotions_that_follow(equal[1][0]))
+    print(f"promotions of an equal one for a false alarm if what follows had the other gate: {strict:.2f}")
+    many = "promotions of an equal one for a false alarm, with what follows"
+    helps = "what follows and is better by 2 points on recent, equal on frozen: promoted"
+    return [
+        Claim(many, lenient, (low, high), MOST_FOR_NOTHING, lenient <= MOST_FOR_NOTHING),
+        Claim(helps, grown[0][0], grown[0][1:], LEAST_HELP, grown[0][0] >= LEAST_HELP),
+    ]
 
 
 def _claim(found: Verdicts) -> Claim:

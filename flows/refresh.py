@@ -72,7 +72,7 @@ def refresh(
         version = register(workspace, run, curated, challenger)
         with timed(taken, EVALUATE):
             assessment = assess(workspace, run, challenger, version)
-            traffic = answer_traffic(workspace, challenger, version, assessment)
+            traffic = answer_traffic(workspace, run, challenger, version, assessment)
         with timed(taken, DECIDE):
             decision = decide(workspace, run, curated, challenger, assessment, version, traffic)
         version = decision.ids.model_version or version

@@ -19,6 +19,7 @@ from perpetune.tasks.events import emit
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
+from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
     cache_policy=NO_CACHE,
 )
 def answer_traffic(
-    workspace: Workspace, challenger: Challenger, version: str, assessment: Assessment
+    workspace: Workspace, run: Run, challenger: Challenger, version: str, assessment: Assessment
 ) -> TrafficComparison | None:
     """None if the holdouts are large enough for a verdict, or there is too little traffic."""
     from perpetune.loop.disagreements.answer import compare_on_traffic, wants_traffic  # a check needs no torch
 
-    if not wants_traffic(workspace, assessment):
+    if not wants_traffic(workspace, run, assessment):
         return None
     return compare_on_traffic(workspace, challenger, version, assessment, print)
 

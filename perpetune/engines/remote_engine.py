@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,6 +125,18 @@ def remote_answers(
         ) from fault
 
 
+@dataclass(frozen=True)
+class RemoteReplies:
+    """`answers` to the first conversations, None for one without; fewer than conversations if `fault` says why.
+
+    `unkept` are answers, by the number of the conversation, that came beside the failure: they are paid for too.
+    """
+
+    answers: Sequence[Answer | None]
+    fault: str | None = None
+    unkept: Mapping[int, Answer] = field(default_factory=dict)
+
+
 def remote_replies(
     release: Release,
     conversations: Sequence[Sequence[Message]],
@@ -134,29 +146,39 @@ def remote_replies(
     *,
     concurrency: int,
     seconds: float,
-) -> tuple[list[Answer | None], str | None]:
-    """Answers to the first conversations, None to one that the server rejects or that takes longer than `seconds`.
+) -> RemoteReplies:
+    """Ask about each conversation; one that the server rejects or that takes longer than `seconds` has no answer.
 
-    There are fewer than conversations if the server is down, or if it fails `FAILURES` in a row: nothing further is asked
-    then, what was answered is kept, because every request costs money, and the text says why.
+    If the server is down, or fails `FAILURES` in a row, nothing further is asked, and what was answered is kept, because
+    every request costs money.
     """
 
-    async def run() -> tuple[list[Answer | None], str | None]:
+    async def run() -> RemoteReplies:
         engine, answers = RemoteEngine(api_key, tls, likelihood=False), list[Answer | None]()
         await engine.load(release)
         try:
             for first in range(0, len(conversations), concurrency):
                 batch = conversations[first : first + concurrency]
                 asked = (_within(seconds, engine.answer(release.version, each, generation)) for each in batch)
-                fault = _keep(await asyncio.gather(*asked, return_exceptions=True), answers, seconds)
+                replies = await asyncio.gather(*asked, return_exceptions=True)
+                fault = _keep(replies, answers, seconds)
                 if fault is not None:
-                    return answers, fault
-            return answers, None
+                    return RemoteReplies(answers, fault, _beyond(replies, first, len(answers)))
+            return RemoteReplies(answers)
         finally:
             await engine.close()
 
     with ThreadPoolExecutor(1) as executor:  # the caller may run on an event loop
         return executor.submit(lambda: asyncio.run(run())).result()
+
+
+def _beyond(replies: Sequence[tuple[Answer, ...] | BaseException], first: int, kept: int) -> dict[int, Answer]:
+    """The answers of a batch, whose first conversation is number `first`, that came beside the failure and are not kept."""
+    return {
+        first + place: reply[0]
+        for place, reply in enumerate(replies)
+        if first + place >= kept and not isinstance(reply, BaseException)
+    }
 
 
 def _keep(

@@ -39,6 +39,7 @@ METRIC_TITLES = {
     "token_f1": "Token F1",
     "exact_match": "Exact match",
     "rouge_l": "ROUGE-L",
+    "cost score": "Cost score",
 }
 
 

@@ -10,19 +10,23 @@ from perpetune.curation.inferred_schema import advice
 from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
 from perpetune.errors import PerpetuneError
 from perpetune.loop.label_rule import label_rule, label_rule_of_sources
-from perpetune.loop.run_context import data_version_of
+from perpetune.loop.run_context import TRIGGER, data_version_of
 from perpetune.loop.unasked_labels import unasked_labels
+from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import unknown_labels
 from perpetune.prediction_log.admission import awaited
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import counts, labelled_examples
 from perpetune.records import Example, read_jsonl, write_jsonl
-from perpetune.tracking.runs import Run, log_dataset, log_file, log_metrics
+from perpetune.statistics.change_point import most_likely_change
+from perpetune.tracking import registry
+from perpetune.tracking.runs import Run, log_dataset, log_file, log_metrics, read_run
 from perpetune.workspace import Workspace
 
 HOLDOUTS = ("frozen", "recent")
 
 LABELS = "data/labels"
+LABELS_SINCE_FALL = "data/labels_since_fall"
 MOST_NAMED = 10  # labels in an error
 SPLIT_NAMES = ("train", "validation", "frozen", "recent")
 
@@ -82,7 +86,7 @@ def schema_advice(workspace: Workspace) -> str | None:
 def log_data(workspace: Workspace, run: Run, curated: CuratedData) -> None:
     """Log the data's version, row counts and data card to the run."""
     log_metrics(run, {rows_metric(name): float(count) for name, count in curated.rows.items()})
-    log_metrics(run, {LABELS: float(curated.labels)})
+    log_metrics(run, {LABELS: float(curated.labels), **_since_fall(workspace, run)})
     for name, count in curated.rows.items():
         source = f"{SPLITS}/{name}.jsonl"
         log_dataset(run, f"{workspace.params.task.name}-{name}", curated.version, source, count, name)
@@ -120,6 +124,16 @@ def export_labelled_traffic(workspace: Workspace) -> int:
     finally:
         log.dispose()
     return write_jsonl(workspace.root / TRAFFIC, [row for row in examples if row.id not in waiting])
+
+
+def _since_fall(workspace: Workspace, run: Run) -> dict[str, float]:
+    """The labels since the champion's scores began to fall, if decay starts the refresh and a fall is visible."""
+    champion = registry.find(workspace.params.task.name, "champion")
+    if champion is None or DETECTOR not in champion.tags or read_run(run.id).tags.get(TRIGGER) != "decay":
+        return {}
+    state = from_text(champion.tags[DETECTOR])
+    rows = most_likely_change(state.detector, workspace.params.watch.margin).since.rows
+    return {LABELS_SINCE_FALL: float(rows)} if rows else {}
 
 
 def read_split(workspace: Workspace, name: str) -> list[Example]:

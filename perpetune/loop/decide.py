@@ -104,11 +104,10 @@ def decide(
     """
     registry.require_champion(challenger.card.task, version, assessment.champion)
     rules = workspace.params.promote
-    evidence = promotion_evidence(assessment, rules)
-    ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_labels(workspace, assessment)
+    evidence = gate_evidence(run, assessment, rules)
+    ratios, unasked = label_ratios(workspace.params.split, evidence.against), unasked_in_recent(workspace, assessment)
     anchor = _anchor(workspace, run, challenger, assessment)
     evidence = replace(evidence, label_ratios=ratios, unasked=unasked, anchor=anchor)
-    evidence = after_decay(evidence) if read_run(run.id).tags.get(TRIGGER) == "decay" else evidence
     choice = choose(evidence, rules)
     if ask is not None and choice.verdict.outcome == "collect more labels":
         evidence, verdict = ask(evidence)
@@ -171,7 +170,7 @@ def _register_rival(
     return made or registry.register(run, folder, candidate.card, tags)
 
 
-def unasked_labels(workspace: Workspace, assessment: Assessment) -> int:
+def unasked_in_recent(workspace: Workspace, assessment: Assessment) -> int:
     """How many labels of the recent holdout's traffic arrived without a label request."""
     recent = assessment.evaluations.get("recent")
     traffic = [row.id for row in recent.rows if is_traffic(row)] if recent else []
@@ -182,6 +181,12 @@ def unasked_labels(workspace: Workspace, assessment: Assessment) -> int:
         return count_unasked(log, traffic)
     finally:
         log.dispose()
+
+
+def gate_evidence(run: Run, assessment: Assessment, rules: PromoteParams) -> PromotionEvidence:
+    """The evidence as the gate of this refresh judges it: after decay, if that has started the run."""
+    evidence = promotion_evidence(assessment, rules)
+    return after_decay(evidence) if read_run(run.id).tags.get(TRIGGER) == "decay" else evidence
 
 
 def after_decay(evidence: PromotionEvidence) -> PromotionEvidence:

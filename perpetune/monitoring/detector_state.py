@@ -34,6 +34,7 @@ class DetectorState:
     the weighted sum of their scores and `weight` the sum of the weights. `alarms` counts the latest consecutive checks
     with an alarm; `alarmed_by` is the number of labels at which the current alarm came, None without one. `asked` counts
     the lots of urgent labels that were requested for the current fall (earlier releases wrote whether there was one).
+    `scored_by` names the score that was counted.
     """
 
     detector: Detector
@@ -44,6 +45,7 @@ class DetectorState:
     alarms: int = 0
     alarmed_by: int | None = None
     asked: int = 0
+    scored_by: str = ""
 
 
 _JSON = TypeAdapter(DetectorState)
@@ -68,6 +70,11 @@ def from_text(text: str | None) -> DetectorState:
         return _JSON.validate_json(text or "")
     except ValidationError:
         return new_state()
+
+
+def counting(detector_state: DetectorState, scored_by: str) -> DetectorState:
+    """The state if it counts this score; else a new one, which counts the version's labels again from the first."""
+    return detector_state if detector_state.scored_by == scored_by else replace(new_state(), scored_by=scored_by)
 
 
 def with_reference(detector_state: DetectorState, reference: Sequence[WeightedScore]) -> DetectorState:
@@ -98,7 +105,8 @@ def update_state(
         alarmed_by = (alarmed_by or labels) if evidence >= params.run_length else None
         asked = asked if evidence >= early_run_length(params) else 0
     added = bucket_of(observations)
-    return DetectorState(
+    return replace(
+        detector_state,
         detector=detector,
         until=until,
         labels=labels,

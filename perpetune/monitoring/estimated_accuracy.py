@@ -55,13 +55,16 @@ class Estimator:
     unreadable: int = 0
 
 
-def from_confidence(window: Sequence[Prediction], reference: Sequence[RecordedAnswer]) -> Estimator:
+def from_confidence(
+    window: Sequence[Prediction], reference: Sequence[RecordedAnswer], *, is_probability: bool = True
+) -> Estimator:
     """About 80% of the answers with a calibrated confidence of 0.8 are right, so that its mean estimates the accuracy.
 
-    Confidence-based performance estimation (CBPE; NannyML's documentation, "How it works: Performance Estimation").
+    If scores are by cost it is no probability of them, and is turned into them as other values are. Confidence-based performance estimation (CBPE; NannyML's documentation, "How it works: Performance Estimation").
     """
     known = [(row.confidence, row.score) for row in reference if row.confidence is not None]
-    return Estimator("confidence", _known(row.confidence for row in window), known, _confidence, is_probability=True)
+    values = _known(row.confidence for row in window)
+    return Estimator("confidence", values, known, _confidence, is_probability=is_probability)
 
 
 def from_likelihood(window: Sequence[Prediction], reference: Sequence[RecordedAnswer]) -> Estimator:

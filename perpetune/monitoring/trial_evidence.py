@@ -26,6 +26,7 @@ from perpetune.prediction_log.trial_outcomes import Outcome
 from perpetune.statistics.anytime_disagreements import anytime_bounds
 from perpetune.statistics.confidence_sequences import SequentialEstimate, mean_difference, paired_mean_difference
 from perpetune.statistics.disagreements import Disagreements, compare_disagreements
+from perpetune.statistics.mean_difference import Sample, difference_bounds
 
 Pair = tuple[Outcome, Outcome]
 """What champion and challenger answered to the same request."""
@@ -101,7 +102,11 @@ def canary_evidence(
 
 
 def shadow_evidence(
-    pairs: Iterable[Pair], rules: ReleaseParams, score: Scorer, state: LabelState | None = None
+    pairs: Iterable[Pair],
+    rules: ReleaseParams,
+    score: Scorer,
+    state: LabelState | None = None,
+    apart: Scorer | None = None,
 ) -> TrialEvidence:
     """The evidence of a shadow: pairs (champion, challenger) of answers to the same requests.
 
@@ -126,15 +131,25 @@ def shadow_evidence(
         rules,
         score,
         state,
+        apart,
     )
 
 
 def with_pairs(
-    evidence: TrialEvidence, pairs: Iterable[Pair], rules: ReleaseParams, score: Scorer, state: LabelState | None = None
+    evidence: TrialEvidence,
+    pairs: Iterable[Pair],
+    rules: ReleaseParams,
+    score: Scorer,
+    state: LabelState | None = None,
+    apart: Scorer | None = None,
 ) -> TrialEvidence:
-    """The evidence with quality by labels of disagreements on the same requests, the first `release.max_requests`."""
+    """The evidence with quality by labels of disagreements on the same requests, the first `release.max_requests`.
+
+    `apart` is the score by which answers differ, if it is another: two mistakes for one another may cost nothing, and one
+    of them much if a third answer is right.
+    """
     compared = comparable(pairs, rules)
-    differing = disagreements(compared, score)
+    differing = disagreements(compared, apart or score)
     known = labels_that_count(differing, rules, state)
     found = Disagreements(
         len(compared),
@@ -230,8 +245,14 @@ def _quality_between(
 
 
 def _last_look_between(one: Sequence[float], other: Sequence[float], rules: ReleaseParams) -> Interval:
-    """Welch's interval of the difference, with a right and a wrong answer added to either side (Agresti & Caffo 2000)."""
+    """Welch's interval of the difference, with a right and a wrong answer added to either side (Agresti & Caffo 2000).
+
+    Of graded scores, which may be skewed, an interval that holds for any (`difference_bounds`).
+    """
     level = 1 - 2 * last_alpha(rules)
+    if not {*one, *other} <= {0.0, 1.0}:
+        low, high = difference_bounds(Sample(np.array(one)), Sample(np.array(other)), last_alpha(rules))
+        return Interval(low, high, level)
     sides = [np.array([*some, 0.0, 1.0]) for some in (one, other)]
     difference = float(sides[0].mean() - sides[1].mean())
     half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(sum(float(side.var(ddof=1)) / len(side) for side in sides))

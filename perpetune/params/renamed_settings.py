@@ -26,6 +26,8 @@ RENAMED = {
     "refresh.back_off": "refresh.backoff_factor",
 }
 
+DROPPED = ("watch.drift_ratio", "watch.reference_confidence")  # nothing uses them, and files may still have them
+
 
 def with_new_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Recorded settings, section by section, under the names of today."""

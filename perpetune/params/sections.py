@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from perpetune.output_schema import schema_error
+from perpetune.params.renamed_settings import DROPPED
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -874,8 +875,6 @@ class WatchParams(Section):
     """Average number of labels before a false alarm, at least, however often the monitor checks: a year at 55 labels a day.
     `perpetune calibrate` sets it to a year of your own. See decision 27. Unit: labels.
     """
-    reference_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
-    """Not used any more: the uncertainty of the reference is part of the evidence. See decision 27."""
     urgent_labels: Annotated[int, Field(ge=0)] = 150
     """If early evidence of decay comes, so many requests are drawn by lot to be labelled first, and as many once more if they
     neither raise the alarm nor deny it. Without a change that adds at most a tenth to the labels. 0: none. Unit: requests.
@@ -886,16 +885,14 @@ class WatchParams(Section):
     """
     consecutive_checks: Count = 1
     """Checks in a row, each with new labels, that must find decay before a refresh starts. Unit: checks."""
-    drift_ratio: Probability = 0.5
-    """Not used any more: one test of the whole input decides, and the columns explain it. See decision 21."""
     drift_alarms_per_year: Positive = 1
     """Most false alarms of drift that are expected in a year without a change, however often the monitor checks. See
     decision 37. Unit: alarms a year.
     """
     without_labels: Literal["nothing", "ask", "retrain"] = "ask"
     """What follows if fewer than `label_requests` of the window are labelled, the score estimated without labels has fallen
-    beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain` (only if the last labels show the
-    estimate to be right within `margin`, else it asks), or `nothing`. Drift alone never retrains. See docs/guides/drift.md.
+    beyond `margin`, and inputs or predictions drifted: `ask` for labels, `retrain` (only if it has fallen so far even if
+    the estimate is as much too low as the last labels leave possible, else it asks), or `nothing`. Drift alone never retrains. See docs/guides/drift.md.
     """
     label_requests: Count = 50
     """Most open label requests. Unit: requests."""
@@ -911,6 +908,14 @@ class WatchParams(Section):
     """Whether labels that came unasked count where versions are judged. `test`: if they are shown to be like labels by lot.
     `trust`: always. `ignore`: never. They are trained on all the same. See docs/guides/labels.md.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def dropped_settings_are_left_out(cls, values: Any) -> Any:
+        """A params.yaml that still has a setting that nothing uses any more stays valid."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if f"watch.{name}" not in DROPPED}
 
 
 class RefreshParams(Section):

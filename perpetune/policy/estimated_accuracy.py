@@ -61,14 +61,17 @@ class EstimatedFall:
     unreadable: int = 0
 
     @property
-    def holds(self) -> bool:
-        """Whether labels show the estimate to be right within the margin, on average."""
-        return self.error is not None and abs(self.error.error) <= self.margin
+    def is_wrong(self) -> bool:
+        """Whether labels show that it is off by more than the margin, by the interval of its error: then it decides nothing."""
+        found = self.error
+        return found is not None and (found.interval.low > self.margin or found.interval.high < -self.margin)
 
     @property
-    def is_wrong(self) -> bool:
-        """Whether it was off by more than the margin on the last labels: then it decides nothing."""
-        return self.error is not None and not self.holds
+    def falls_for_sure(self) -> bool:
+        """Whether the fall is beyond the margin even if the estimate is as much too low as labels leave possible."""
+        if self.error is None or self.is_wrong:
+            return False
+        return self.interval.low + min(self.error.interval.low, 0.0) > self.margin
 
     @property
     def largest_error(self) -> float:
@@ -129,7 +132,7 @@ def _error(estimate: EstimatedFall) -> str:
     said = ""
     if found.estimated is not None and found.labelled is not None:
         said = f"it said {100 * found.estimated:.1f} and labels said {100 * found.labelled:.1f}: "
-    wrong = f" That is more than the margin of {points(estimate.margin)}, so that it decides nothing."
+    wrong = f" That is shown to be more than the margin of {points(estimate.margin)}, so that it decides nothing."
     return (
         f"on the last {found.labels} labels {said or 'it was '}{points(abs(found.error))} too {side} "
         f"({interval(found.interval)}), and corrected by that it is {score(found.corrected)}."

@@ -52,9 +52,9 @@ def label_decision(
     """Decide between nothing, requesting labels and, if `watch.without_labels` is "retrain", a refresh.
 
     Both conditions must hold: the interval of the estimated fall lies above the margin, and inputs or predictions
-    drifted. An estimate never retrains alone: labels must have shown it to be right within the margin, else it requests
-    labels. Without an estimate drift can only request labels, and so it is with one that the last labels have shown to be
-    wrong by more than the margin: it decides nothing. If `label_requests` or more of the window's answers are
+    drifted. An estimate never retrains alone: the fall must be beyond the margin even if the estimate is as much too low as
+    the last labels leave possible, else it requests labels. Without an estimate drift can only request labels, and so it is
+    with one that the last labels have shown to be wrong by more than the margin: it decides nothing. If `label_requests` or more of the window's answers are
     labelled, labels decide.
     """
     if labelled >= rules.label_requests or rules.without_labels == "nothing" or not _drifted(drift):
@@ -73,7 +73,7 @@ def label_decision(
         f"The accuracy estimated from {by} has fallen by more than the margin of {points(estimate.margin)}, "
         f"and traffic drifted: {_numbers(estimate)}."
     )
-    if rules.without_labels == "retrain" and not estimate.holds:
+    if rules.without_labels == "retrain" and not estimate.falls_for_sure:
         return LabelDecision("ask", (fallen, _UNPROVEN))
     return LabelDecision(rules.without_labels, (fallen,))
 
@@ -83,9 +83,7 @@ _WRONG = (
     "Traffic drifted, and the score estimated from {by} decides nothing, because the last labels have shown it to be wrong: "
     "labels are asked for."
 )
-_UNPROVEN = (
-    "It starts no refresh, because labels have not shown it to be right within the margin: labels are asked for."
-)
+_UNPROVEN = "It starts no refresh, because by the last labels it may be so much too low that nothing has fallen: labels are asked for."
 
 
 def _rule(rules: WatchParams) -> str:

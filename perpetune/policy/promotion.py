@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Literal
 
 from perpetune.params import PromoteParams
+from perpetune.policy.cost_margin import margin_by_cost
 from perpetune.policy.costs import AnswerCost
 from perpetune.policy.outweighing import gain_outweighs_loss, p_of_mean_gain
 from perpetune.policy.verdict import Interval, Outcome, Verdict
@@ -184,7 +185,7 @@ class PromotionEvidence:
     - `anchor`: the best version that ever served; None if that is the champion.
     - `traffic`: the comparison on stored traffic; None if the holdouts alone decide.
     - `answer_costs`: what answers cost with each system, by its name; they decide nothing.
-    - `after_decay`: the refresh is for decay: found now, or before, if the labels of the change have doubled since.
+    - `after_decay`: the refresh is for decay: found now, or before, if more labels of the change have come since.
     """
 
     frozen: PairedEvidence
@@ -268,14 +269,11 @@ def gain_worth_finding(paired: PairedEvidence, rules: PromoteParams) -> float:
 
 
 def rules_for_costs(evidence: PromotionEvidence, rules: PromoteParams) -> PromoteParams:
-    """With costs, the margins are at most what the mistakes of what serves cost: a loss may not double the cost.
-
-    A dear mistake is rare, and three points of the largest cost may be many times all that mistakes cost today.
-    """
+    """With costs, the margins are at most what the mistakes of what serves cost: see `margin_by_cost`."""
     theirs = evidence.frozen.other
     if evidence.mistake_costs is None or theirs is None or not rules.margin:
         return rules
-    part = min(1.0, max(1 - theirs, LEAST_GAIN) / rules.margin)
+    part = margin_by_cost(rules.margin, theirs) / rules.margin
     return rules.model_copy(
         update={"margin": part * rules.margin, "simpler_margin": min(rules.simpler_margin, part * rules.margin / 3)}
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import ceil, exp, log
-from typing import Protocol
+from math import ceil, exp, log, sqrt
+from typing import NamedTuple, Protocol
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import RefreshParams, WatchParams
@@ -16,6 +16,7 @@ from perpetune.policy.wording import amount, arrived_unasked, duration, interval
 
 MIX_RATIO = 0.2  # of a fall: a smaller part from the mix is chance
 MONTH_DAYS = 30
+REJECTIONS = 1  # in a row, after which another refresh still follows
 LONGEST_COOLDOWN = MONTH_DAYS * 24 * 60.0  # minutes; the back-off stops here
 
 
@@ -189,8 +190,8 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     - "confirming": decay was found in fewer checks in a row than `consecutive_checks`.
     - "over budget" and "cooling down": decay was found, and a refresh waits for the budget or for the cooldown, which
       grows by `backoff_factor` with each unsuccessful refresh, up to 30 days.
-    - "retrain": decay was found and a refresh may start; or the labels since the change that the last refresh was for
-      have doubled, so that there is as much to learn again.
+    - "retrain": decay was found and a refresh may start; or so many labels have come since the last refresh, which was for
+      a change, that there is as much to learn again (`labels_to_follow`).
 
     Only decay and what follows from it trigger a refresh, drift does not. Without a change at least `run_length` labels
     come before a false alarm on average, whatever the number of checks and the size of the reference.
@@ -214,9 +215,10 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     if decay.bound <= 0:
         return verdict("keep", _low_reference(decay))
     reasons = [*_evidence_sentences(decay, evidence.labels_per_day), *_dependent(evidence)]
+    follows = learns_again(evidence, refresh) and not limits_on(evidence, refresh)
     if not decay.alarms:
-        if learns_again(evidence, refresh) and not limits_on(evidence, refresh):
-            return verdict("retrain", _doubled(evidence), *reasons)
+        if follows:
+            return verdict("retrain", _more_of_change(evidence), *reasons)
         if decay.is_early and evidence.askable and rules.urgent_labels and rules.without_labels != "nothing":
             return verdict("ask for labels", _early(decay, rules), *reasons)
         return verdict("keep", _no_decay(decay), *reasons)
@@ -225,36 +227,59 @@ def should_retrain(evidence: RetrainEvidence, rules: WatchParams, refresh: Refre
     if evidence.alarms_in_a_row < rules.consecutive_checks:
         return verdict("confirming", _confirming(evidence.alarms_in_a_row, rules), _decayed(decay), *reasons)
     waiting = waiting_for(evidence, refresh)
-    if waiting:
+    if waiting and not follows:
         return verdict(waiting[0][0], *(why for _, why in waiting), _decayed(decay), *reasons)
     return verdict("retrain", _decayed(decay), *reasons)
 
 
-def labels_of_change(refreshes: Sequence[tuple[str, int]]) -> int | None:
-    """The labels that the newest refreshes had of the change that they were for, at most; None if decay started no refresh.
+class PastRefresh(NamedTuple):
+    """A refresh: its trigger, the labels of all versions that it had, and those of them since the fall that started it.
 
-    `refreshes` are (trigger, labels in all) pairs, oldest first. The change came after the refresh before the first of
-    the last ones in a row that decay started.
+    `since_fall` is None if no fall was visible, or the record is of an older release.
+    """
+
+    trigger: str
+    labels: int
+    since_fall: int | None = None
+
+
+def labels_of_change(refreshes: Sequence[PastRefresh]) -> int | None:
+    """The labels that the newest of the refreshes, oldest first, had of the change that it was for; None if decay started none.
+
+    The last ones in a row that decay started are for one change. It came when scores began to fall before the first of
+    these; if that is not known, at the earliest after the refresh before it.
     """
     count = 0
-    while count < len(refreshes) and refreshes[-1 - count][0] == "decay":
+    while count < len(refreshes) and refreshes[-1 - count].trigger == "decay":
         count += 1
     if not count:
         return None
-    before = refreshes[-1 - count][1] if count < len(refreshes) else 0
-    return refreshes[-1][1] - before
+    first, newest = refreshes[-count], refreshes[-1]
+    before = refreshes[-1 - count].labels if count < len(refreshes) else 0
+    most = first.labels - before
+    of_first = most if first.since_fall is None else min(first.since_fall, most)
+    return newest.labels - first.labels + of_first
 
 
 def learns_again(evidence: RetrainEvidence, refresh: RefreshParams) -> bool:
-    """Whether the labels of the change have doubled since the refresh for it that was promoted.
+    """Whether so many labels have come since the last refresh for a change that another one is worth as much.
 
-    That refresh had little of what is new. What more data brings falls with its logarithm, so each one waits for twice
-    the labels of the one before; `growth` of all rows, most of them older than the change, would be later.
+    A first rejection may be chance, and the next challenger has learned from more; after a second one the schedule goes on.
     """
-    known, since = evidence.labels_of_change, evidence.labels_since_refresh
-    if known is None or since is None or evidence.unsuccessful_refreshes:
+    known, since, rejected = evidence.labels_of_change, evidence.labels_since_refresh, evidence.unsuccessful_refreshes
+    if known is None or since is None or rejected > REJECTIONS:
         return False
-    return since >= max(known, refresh.new_labels, 1)
+    return since >= max(labels_to_follow(known, refresh), labels_wanted(rejected, refresh))
+
+
+def labels_to_follow(known: int, refresh: RefreshParams) -> int:
+    """The labels after which a refresh follows one that had `known` labels of a change: sqrt(known times `new_labels`).
+
+    What more data brings falls with the logarithm of its number n, so that a wait of w labels loses about w^2 / 2n right
+    answers, in some unit. A refresh is worth the same each time if w grows with the root of n. At first they
+    wait for `new_labels`. Without that setting each waits for twice the labels of the one before.
+    """
+    return max(ceil(sqrt(known * (refresh.new_labels or known))), refresh.new_labels, 1)
 
 
 class RefreshesBefore(Protocol):
@@ -363,9 +388,9 @@ def _decayed(decay: Decay) -> str:
     return f"The champion has decayed by more than the margin of {points(decay.margin)}: {_scores(decay)}."
 
 
-def _doubled(evidence: RetrainEvidence) -> str:
+def _more_of_change(evidence: RetrainEvidence) -> str:
     return (
-        f"The last refresh was for decay and had at most {evidence.labels_of_change} labels of the change; "
+        f"The last refresh was for decay and had {evidence.labels_of_change} labels of the change; "
         f"{evidence.labels_since_refresh} more have come, so that there is as much to learn again."
     )
 
@@ -464,5 +489,5 @@ def _retrain_rule(rules: WatchParams, refresh: RefreshParams) -> str:
         f"Retrain if the evidence reaches {amount(rules.run_length)}{checks} that the mean score fell, and by at least "
         f"{points(rules.margin)} (near 0 and 100: if errors double or right answers halve), {refresh.cooldown_minutes:g} minutes and {refresh.new_labels} labels after the last refresh, and as "
         f"many labels after the fall, all multiplied by {refresh.backoff_factor:g} for each unsuccessful refresh{within}; and again "
-        f"if the labels of that change have doubled; drift does not trigger a refresh."
+        f"if {amount(refresh.new_labels)} more have come, or more the more there are of that change; drift does not trigger a refresh."
     )

@@ -47,6 +47,7 @@ class TrialEvidence:
     `requests` counts the challenger's requests. `errors` is a ratio of requests and `slow` of answers. `quality` (0 to 1)
     is the agreement with labels or, without labels, the mean feedback score. Of the `feedback` rows that it rests on,
     `unasked` arrived without a label request. `awaited` labels may still come of the requests that decide.
+    `quality_margin` is the margin of quality if it is less than `release.margin`: with `promote.costs` quality is by cost.
     """
 
     strategy: Literal["canary", "shadow"]
@@ -57,6 +58,7 @@ class TrialEvidence:
     feedback: int = 0
     unasked: int = 0
     awaited: int = 0
+    quality_margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,37 +138,44 @@ def should_release(evidence: TrialEvidence, rules: ReleaseParams) -> Verdict:
     """
 
     def verdict(outcome: Literal["promote", "abort", "continue"], *reasons: str) -> Verdict:
-        return Verdict(outcome, (*reasons, *arrived_unasked(evidence.unasked, evidence.feedback)), _trial_rule(rules))
+        unasked = arrived_unasked(evidence.unasked, evidence.feedback)
+        return Verdict(outcome, (*reasons, *unasked), _trial_rule(rules, of_quality))
 
-    harm = _harm(evidence, rules)
+    of_quality = rules_for_quality(rules, evidence.quality_margin)
+    harm = _harm(evidence, rules, of_quality)
     if harm:
         return verdict("abort", *harm)
     quality, costs = evidence.quality, _error_measures(evidence)
     compared = min(quality.rows, quality.champion_rows) >= rules.min_labels
-    kept = quality.interval.low > -rules.margin
+    kept = quality.interval.low > -of_quality.margin
     if compared and kept and all(cost.interval.low <= 0 for cost in costs.values()):
-        return verdict("promote", _quality_kept(quality, rules), *(_not_more(*cost) for cost in costs.items()))
+        return verdict("promote", _quality_kept(quality, of_quality), *(_not_more(*cost) for cost in costs.items()))
     if evidence.requests < rules.max_requests:
         return verdict("continue", _not_yet(evidence, rules))
     unproven = [_unproven(*cost, rules) for cost in costs.items() if not cost[1].interval.high < rules.margin]
     if unproven:
         return verdict("abort", *unproven)
     within = [_within(*cost, rules) for cost in costs.items()]
-    if compared and (kept or _kept_at_last(quality, rules)):
-        return verdict("promote", _quality_kept(quality, rules), *within)
+    if compared and (kept or _kept_at_last(quality, of_quality)):
+        return verdict("promote", _quality_kept(quality, of_quality), *within)
     if evidence.awaited:
         return verdict("continue", _awaiting(evidence, rules))
     if not _labelled(quality, rules):
         if rules.accept_unproven == "never":
             return verdict("abort", _unlabelled(evidence, rules))
-        if quality.labels and quality.difference < -rules.margin:
-            return verdict("abort", _seems_worse(evidence, rules))
+        if quality.labels and quality.difference < -of_quality.margin:
+            return verdict("abort", _seems_worse(evidence, of_quality))
         return verdict("promote", _too_few_labels(evidence, rules), *within)
-    if quality.difference < -rules.margin:
-        return verdict("abort", _seems_worse(evidence, rules))
+    if quality.difference < -of_quality.margin:
+        return verdict("abort", _seems_worse(evidence, of_quality))
     if rules.accept_unproven != "observed":
-        return verdict("abort", _not_shown(evidence, rules))
-    return verdict("promote", _seems_as_good(evidence, rules), *within)
+        return verdict("abort", _not_shown(evidence, of_quality))
+    return verdict("promote", _seems_as_good(evidence, of_quality), *within)
+
+
+def rules_for_quality(rules: ReleaseParams, margin: float | None) -> ReleaseParams:
+    """The settings with the margin of quality, if it has one of its own."""
+    return rules if margin is None else rules.model_copy(update={"margin": min(rules.margin, margin)})
 
 
 def last_alpha(rules: ReleaseParams) -> float:
@@ -272,11 +281,11 @@ def _error_measures(evidence: TrialEvidence) -> Mapping[str, Comparison]:
     return {"errors": evidence.errors, "slow answers": evidence.slow}
 
 
-def _harm(evidence: TrialEvidence, rules: ReleaseParams) -> list[str]:
+def _harm(evidence: TrialEvidence, rules: ReleaseParams, of_quality: ReleaseParams) -> list[str]:
     found = []
-    if evidence.quality.interval.high < -rules.margin:
+    if evidence.quality.interval.high < -of_quality.margin:
         found.append(
-            f"The challenger is worse than the champion by more than the margin of {points(rules.margin)}: "
+            f"The challenger is worse than the champion by more than the margin of {points(of_quality.margin)}: "
             f"quality is {_difference(evidence.quality)}."
         )
     for name, cost in _error_measures(evidence).items():
@@ -414,7 +423,12 @@ def _last(compared: Comparison) -> str:
     return "" if compared.last is None else f"; at the last look {interval(compared.last)}"
 
 
-def _trial_rule(rules: ReleaseParams) -> str:
+def _trial_rule(rules: ReleaseParams, of_quality: ReleaseParams) -> str:
+    by_cost = (
+        f" The margin of quality is {points(of_quality.margin)}, what the champion's mistakes cost (promote.costs)."
+        if of_quality.margin < rules.margin
+        else ""
+    )
     accepted = {
         "never": "else abort",
         "unlabelled": f"else abort, unless fewer than {rules.min_labels} labels came",
@@ -426,5 +440,5 @@ def _trial_rule(rules: ReleaseParams) -> str:
         f"increase of errors or slow answers is shown; after {rules.max_requests} requests, when the labels asked for have "
         f"come, promote if errors and slow answers are within it, and quality by a last look, {accepted}. Over all checks, a "
         f"challenger whose quality is worse by the margin is shown to be within it with a chance of at most "
-        f"{100 * rules.alpha:g}%, and an equal one is shown to be harmful with at most {100 * rules.alpha:g}%."
+        f"{100 * rules.alpha:g}%, and an equal one is shown to be harmful with at most {100 * rules.alpha:g}%.{by_cost}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ from sqlalchemy import Engine, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from perpetune.prediction_log.database import writing
+from perpetune.prediction_log.day_window import DAY, evenly
 from perpetune.prediction_log.tables import embeddings, predictions
 
 BATCH = 500  # ids in one query
-DAY = timedelta(days=1)
 _STEPS = 127  # of a coordinate of a unit vector, on either side of 0
 
 Vector = NDArray[np.float32]
@@ -84,17 +84,10 @@ def embedded_requests(
         found_rows = connection.execute(ids.order_by(predictions.c.time, predictions.c.id)).all()
     every = [row.id for row in found_rows]
     of_a_day = [row.id for row in found_rows if row.time > found_rows[-1].time - DAY]
-    chosen = _evenly(every, spread)
-    last = _evenly(of_a_day, newest) if len(of_a_day) > newest else every[-newest:]
+    chosen = evenly(every, spread)
+    last = evenly(of_a_day, newest) if len(of_a_day) > newest else every[-newest:]
     found = _requests(log, {*last, *chosen})
     return [found[name] for name in last if name in found], [found[name] for name in chosen if name in found]
-
-
-def _evenly(names: Sequence[str], most: int) -> list[str]:
-    if not names:
-        return []
-    places = np.unique(np.linspace(0, len(names) - 1, min(len(names), most)).round()).astype(int)
-    return [names[place] for place in places]
 
 
 def _requests(log: Engine, ids: set[str]) -> dict[str, EmbeddedRequest]:

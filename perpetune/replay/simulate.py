@@ -172,7 +172,15 @@ def _refresh(
         outcome, reason = verdict.outcome, verdict.reasons[0]
         state.uses = used_again(held_out, state.uses)
     done = Refresh(
-        now, call.reason, outcome, reason, len(parts.train), learned.seconds, call.trigger, state.known_labels
+        now,
+        call.reason,
+        outcome,
+        reason,
+        len(parts.train),
+        learned.seconds,
+        call.trigger,
+        state.known_labels,
+        call.since_fall,
     )
     state.refreshes.append(done)
     state.last = _last_refresh(parts, state.known_labels, ready, outcome)

@@ -16,6 +16,7 @@ from perpetune.statistics.estimate import Floats
 
 STAKES = (0.1, 0.2, 0.4, 0.6, 0.8, 0.95)  # as fractions of the largest possible stake
 GRID = 2000  # candidate means between -1 and 1: every thousandth
+FINER = 16  # candidates within the step in which the bound lies
 
 
 def p_value_above(differences: Floats, bound: float, weights: Floats | None = None) -> float:
@@ -24,7 +25,10 @@ def p_value_above(differences: Floats, bound: float, weights: Floats | None = No
 
 
 def mean_bounds(differences: Floats, alpha: float, weights: Floats | None = None) -> tuple[float, float]:
-    """Bounds of the mean of values in [-1, 1], each one-sided at `alpha`/2 and rounded outwards to thousandths."""
+    """Bounds of the mean of values in [-1, 1], each one-sided at `alpha`/2 and rounded outwards to 1/16 of a thousandth.
+
+    Margins of what mistakes cost may be thousandths.
+    """
     return _lower(differences, alpha / 2, weights), -_lower(-differences, alpha / 2, weights)
 
 
@@ -40,7 +44,10 @@ def _lower(differences: Floats, alpha: float, weights: Floats | None) -> float:
     """The largest mean that the values are shown to be above."""
     candidates = np.linspace(-1.0, 1.0, GRID + 1)[1:]
     shown = candidates[log_capital(differences, candidates, weights) > -math.log(alpha)]
-    return float(shown[-1]) if shown.size else -1.0
+    if not shown.size:
+        return -1.0
+    finer = shown[-1] + 2 / GRID * np.arange(FINER) / FINER
+    return float(finer[log_capital(differences, finer, weights) > -math.log(alpha)].max(initial=shown[-1]))
 
 
 def log_capital(differences: Floats, bounds: Floats, weights: Floats | None) -> Floats:

@@ -51,8 +51,8 @@ def compare_disagreements(found: Disagreements, confidence: float) -> PairedComp
 
     The p-values are those of the labelled disagreements alone, because the mean is above 0 exactly if theirs is: the
     exact sign test for scores of 0 and 1, else by betting. The interval for scores of 0 and 1 inverts a score test
-    (`_score`); otherwise it is the product of an interval of the ratio (Clopper & Pearson 1934) and one by betting, that
-    hold together (Bonferroni). Raises ValueError without rows.
+    (`_score`); otherwise it is by betting on all rows if all that differ are labelled, else the product of an interval of the
+    ratio (Clopper & Pearson 1934) and one by betting, that hold together (Bonferroni). Raises ValueError without rows.
     """
     if not found.rows:
         raise ValueError("there are no rows to compare")
@@ -175,7 +175,10 @@ def _variance(ratio: float, rows: int, labels: int, true: float, discordant: flo
 
 
 def _product_interval(found: Disagreements, confidence: float) -> tuple[float, float]:
+    """If all differing rows are labelled, no ratio has to be bounded: the differences of all rows are known."""
     alpha = 1 - confidence
+    if found.differences and len(found.differences) == found.differing:
+        return mean_bounds(np.array([*found.differences, *[0.0] * (found.rows - found.differing)]), alpha)
     if not found.differences:
         most = upper_ratio(found.differing, found.rows, alpha / 2)
         return -most, most

@@ -1,4 +1,4 @@
-"""What wrong answers cost: the score of the promotion gate if `promote.costs` is set."""
+"""What wrong answers cost: the score of gate, trials, rollback and monitor if `promote.costs` is set."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from perpetune.evaluation.scores.scoring import Metric, Scoring
+from perpetune.evaluation.scores.scoring import Metric, Scoring, scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
-from perpetune.params import ANY_ANSWER
+from perpetune.params import ANY_ANSWER, Params
 from perpetune.records import Example
 
 COST_SCORE = "cost score"  # the name of the metric
@@ -63,6 +63,12 @@ def mistake_costs(by_right_label: Mapping[str, Mapping[str, float]] | None) -> M
 def gate_metric(scoring: Scoring, costs: MistakeCosts | None) -> Metric:
     """The score of an answer, as the gate counts it."""
     return scoring.score if costs is None else costs.score
+
+
+def deciding_scoring(params: Params) -> Scoring:
+    """The scoring by which the gate, trials, rollback and the monitor judge versions of the task."""
+    costs = mistake_costs(params.promote.costs)
+    return scoring_of(params.task.kind, params.task.output_schema) if costs is None else cost_scoring(costs)
 
 
 def cost_scoring(costs: MistakeCosts) -> Scoring:

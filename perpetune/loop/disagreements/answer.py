@@ -15,7 +15,7 @@ from perpetune.loop.assess.answering import Log, Predict, with_progress
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.assess.systems import Systems, adapters
 from perpetune.loop.curate import read_split
-from perpetune.loop.decide import promotion_evidence
+from perpetune.loop.decide import gate_evidence, promotion_evidence
 from perpetune.loop.disagreements.comparison import Disagreement, TrafficComparison, TrafficSample
 from perpetune.loop.disagreements.pool import as_example, stored_pool
 from perpetune.loop.fine_tune import Challenger
@@ -23,6 +23,7 @@ from perpetune.policy.choice import choose
 from perpetune.policy.traffic_comparison import rows_to_answer
 from perpetune.records import Example, Prediction
 from perpetune.tracking import registry
+from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
 
 Answers = Mapping[str, tuple[str, str]]  # of champion and challenger, by request
@@ -30,15 +31,15 @@ Answers = Mapping[str, tuple[str, str]]  # of champion and challenger, by reques
 FEWEST = 100  # requests that are worth loading the model for
 
 
-def wants_traffic(workspace: Workspace, assessment: Assessment) -> bool:
-    """Whether the holdouts are too small for a verdict, so that stored traffic is worth answering.
+def wants_traffic(workspace: Workspace, run: Run, assessment: Assessment) -> bool:
+    """Whether the holdouts are too small for the verdict of this refresh, so that stored traffic is worth answering.
 
     Not in balanced accuracy, in which the weight of a row depends on its label, and not without a champion.
     """
     rules = workspace.params.promote
     if not rules.disagreement_labels or assessment.champion is None or assessment.balanced:
         return False
-    return choose(promotion_evidence(assessment, rules), rules).verdict.outcome == "collect more labels"
+    return choose(gate_evidence(run, assessment, rules), rules).verdict.outcome == "collect more labels"
 
 
 def compare_on_traffic(

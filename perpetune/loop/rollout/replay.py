@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.evaluation.scores.mistake_costs import deciding_scoring
 from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.monitoring.independent import cluster_of
 from perpetune.policy.rollout import Replay, is_better, replayed
@@ -68,8 +68,7 @@ def compared_by_gateway(workspace: Workspace) -> str:
     gateway = gateway_of(workspace)
     try:
         labelled = _newest_labelled(workspace)
-        task = workspace.params.task
-        found = replay(gateway, PREVIOUS, labelled, scoring_of(task.kind, task.output_schema).score)
+        found = replay(gateway, PREVIOUS, labelled, deciding_scoring(workspace.params).score)
     except PerpetuneError as fault:
         return f"the previous version was not asked the same inputs: {fault.what}"
     better = "better" if is_better(found) else "not shown to be better"

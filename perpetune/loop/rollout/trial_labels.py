@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
+from perpetune.evaluation.scores.mistake_costs import deciding_scoring
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.loop.label_rule import label_rule
 from perpetune.loop.unasked_labels import unasked_labels
+from perpetune.loop.watch.reference import answers, scored_by_cost
 from perpetune.model.release import Trial
 from perpetune.monitoring.trial_evidence import (
     LabelState,
@@ -23,8 +25,9 @@ from perpetune.monitoring.trial_evidence import (
 )
 from perpetune.monitoring.trial_lot import is_drawn, wanted_propensity
 from perpetune.monitoring.window import Scorer
+from perpetune.policy.cost_margin import margin_by_cost
 from perpetune.policy.ignorable import Ignorability
-from perpetune.policy.rollout import TrialEvidence, last_alpha, should_release
+from perpetune.policy.rollout import TrialEvidence, last_alpha, rules_for_quality, should_release
 from perpetune.prediction_log.label_delays import LabelledGroup, ripe
 from perpetune.prediction_log.label_history import past_labels
 from perpetune.prediction_log.label_requests import Drawn, request_labels
@@ -64,25 +67,33 @@ class TrialLabels:
     asked: int = 0
 
 
+@dataclass(frozen=True)
+class _Quality:
+    """How answers are scored, the score by which two of them differ, and the margin; None: that of the setting."""
+
+    score: Scorer
+    apart: Scorer
+    margin: float | None = None
+
+
 def read_evidence(
     workspace: Workspace, log: Engine, challenger: Version, champion: Version, trial: Trial
 ) -> TrialLabels:
     """The evidence as of now. While nothing is shown, the trial's lot draws what it lacks, and the labels are asked for."""
-    rule, task = label_rule(workspace), workspace.params.task
-    score = scoring_of(task.kind, task.output_schema).score
+    rule, quality = label_rule(workspace), _quality(workspace, challenger)
     read = _read(log, challenger, champion, trial, rule)
     unasked = _unasked(workspace, log, rule, read.requests)
     propensity = float(challenger.tags.get(PROPENSITY, 0))
     state = _state(workspace, log, rule, challenger, read.requests, unasked, propensity)
-    evidence = _evidence(workspace, read, trial, score, state)
+    evidence = _evidence(workspace, read, trial, quality, state)
     if should_release(replace(evidence, requests=0), workspace.params.release).outcome != "continue":
         return TrialLabels(evidence, unasked)
-    drawn, state = _draw(workspace, read.pairs, score, state)
+    drawn, state = _draw(workspace, read.pairs, quality, state)
     if len(drawn) < (1 if evidence.requests >= workspace.params.release.max_requests else BATCH):
-        return TrialLabels(_evidence(workspace, read, trial, score, state), unasked)
+        return TrialLabels(_evidence(workspace, read, trial, quality, state), unasked)
     asked = _ask(log, challenger, drawn, state)
     read = replace(read, pairs=[_as_asked(pair, {each.id for each in drawn}, state.now) for pair in read.pairs])
-    return TrialLabels(_evidence(workspace, read, trial, score, state), unasked, asked)
+    return TrialLabels(_evidence(workspace, read, trial, quality, state), unasked, asked)
 
 
 def _read(log: Engine, challenger: Version, champion: Version, trial: Trial, rule: LabelRule) -> TrialLog:
@@ -134,20 +145,37 @@ def _settled(log: Engine, rule: LabelRule, task: str, requests: Sequence[Outcome
     return ripe(group, [past_labels(log, task, now, rule)], now, by_lot=False)
 
 
-def _evidence(workspace: Workspace, read: TrialLog, trial: Trial, score: Scorer, state: LabelState) -> TrialEvidence:
-    found = _compared(workspace, read, trial, score, state)
+def _quality(workspace: Workspace, challenger: Version) -> _Quality:
+    """As the gate judges it: with `promote.costs` by what answers cost, and within what the champion's mistakes cost."""
+    task, rules = workspace.params.task, workspace.params.release
+    apart, score = scoring_of(task.kind, task.output_schema).score, deciding_scoring(workspace.params).score
+    if workspace.params.promote.costs is None:
+        return _Quality(score, apart)
+    recorded = answers(challenger.run_id, "champion", workspace.run_folder(challenger.run_id))
+    known = [row.score for row in scored_by_cost(workspace, recorded)]
+    return _Quality(score, apart, margin_by_cost(rules.margin, sum(known) / len(known)) if known else None)
+
+
+def _evidence(
+    workspace: Workspace, read: TrialLog, trial: Trial, quality: _Quality, state: LabelState
+) -> TrialEvidence:
+    found = _compared(workspace, read, trial, quality, state)
+    if any(each.label is not None for each in read.requests):  # scores that users give are not by cost
+        found = replace(found, quality_margin=quality.margin)
     return _counted(found, read, state, unasked_on_trust=workspace.params.watch.unasked == "trust")
 
 
-def _compared(workspace: Workspace, read: TrialLog, trial: Trial, score: Scorer, state: LabelState) -> TrialEvidence:
+def _compared(
+    workspace: Workspace, read: TrialLog, trial: Trial, quality: _Quality, state: LabelState
+) -> TrialEvidence:
     """Quality on the same requests if both versions have answered some; a canary's else between its two groups."""
     rules = workspace.params.release
     if trial.strategy == "shadow":
-        return shadow_evidence(read.pairs, rules, score, state)
-    between = canary_evidence(read.ours, read.theirs, rules, score, state)
+        return shadow_evidence(read.pairs, rules, quality.score, state, quality.apart)
+    between = canary_evidence(read.ours, read.theirs, rules, quality.score, state)
     if not read.pairs or (len(read.pairs) < rules.min_labels and between.requests >= rules.max_requests):
         return between
-    paired = with_pairs(between, read.pairs, rules, score, state)
+    paired = with_pairs(between, read.pairs, rules, quality.score, state, quality.apart)
     has_scores = min(between.quality.rows, between.quality.champion_rows) >= rules.min_labels
     if has_scores and all(each.label is None for each in read.requests):
         return replace(between, awaited=max(between.awaited, paired.awaited))
@@ -163,12 +191,12 @@ def _counted(evidence: TrialEvidence, read: TrialLog, state: LabelState, *, unas
 
 
 def _draw(
-    workspace: Workspace, pairs: Sequence[Pair], score: Scorer, state: LabelState
+    workspace: Workspace, pairs: Sequence[Pair], quality: _Quality, state: LabelState
 ) -> tuple[list[Outcome], LabelState]:
     """The requests that the lot draws now, and the state with its propensity."""
-    rules = workspace.params.release
+    rules = rules_for_quality(workspace.params.release, quality.margin)
     compared = comparable(pairs, rules)
-    differing = [theirs for theirs, _ in disagreements(compared, score)]
+    differing = [theirs for theirs, _ in disagreements(compared, quality.apart)]
     requests = min(len(pairs), rules.max_requests)
     wanted = wanted_propensity(requests, len(compared), len(differing), state.propensity, rules, last_alpha(rules))
     drawn = [each for each in differing if is_drawn(state.version, each.id, wanted)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from perpetune.errors import PerpetuneError
-from perpetune.evaluation.scores.scoring import scoring_of
+from perpetune.evaluation.scores.mistake_costs import deciding_scoring
 from perpetune.loop.first_version import is_first_version
 from perpetune.loop.label_rule import label_rule
 from perpetune.loop.rollout.replay import replay
@@ -24,14 +27,17 @@ from perpetune.loop.watch.reference import (
     promoted_answers,
     reference_examples,
     reference_scores,
+    scored_by_cost,
 )
 from perpetune.loop.watch.refresh_history import refreshes_before
-from perpetune.monitoring.detector_state import DETECTOR, LOTS, DetectorState, from_text, to_text
+from perpetune.monitoring.detector_state import DETECTOR, LOTS, DetectorState, counting, from_text, to_text
 from perpetune.monitoring.drift_state import DRIFT, DriftState
 from perpetune.monitoring.drift_state import to_text as drift_text
 from perpetune.monitoring.estimated_accuracy import ScoredRow
 from perpetune.monitoring.independent import independent
 from perpetune.monitoring.window import Window
+from perpetune.params import WatchParams
+from perpetune.policy.cost_margin import margin_by_cost
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.estimated_accuracy import EstimatedFall, estimate_line, most_trusted
 from perpetune.policy.first_refresh import should_tune_first_version
@@ -42,8 +48,9 @@ from perpetune.policy.rollout import RollbackEvidence, should_roll_back, why_no_
 from perpetune.policy.verdict import Verdict
 from perpetune.prediction_log.admission import admit, newly_admitted
 from perpetune.prediction_log.database import open_log, redacted
+from perpetune.prediction_log.day_window import predictions_of_a_day
 from perpetune.prediction_log.queries import counts, recent_predictions
-from perpetune.records import Prediction
+from perpetune.records import Prediction, RecordedAnswer
 from perpetune.runtime.gateway_client import NoGateway, gateway_of
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
@@ -73,7 +80,8 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class LogWindow:
-    """What a check reads from the prediction log: the newest traffic, and labels that may judge since the last check.
+    """What a check reads from the prediction log: the newest traffic (of a day at least, if there is more than a window),
+    and labels that may judge since the last check.
 
     `last` are the newest requests with such labels; `labels` counts labels of all versions. `unasked` says whether labels
     that came unasked are among them.
@@ -122,12 +130,13 @@ def _say_failed(champion: Version, fault: Exception) -> None:
 
 
 def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) -> CheckResult | None:
-    params, task = workspace.params.watch, workspace.params.task
+    task = workspace.params.task
     if is_first_version(champion.run_id):
         return _check_first_version(workspace, run, champion, flow_run_id)
     folder = workspace.run_folder(run.id)
-    reference = promoted_answers(champion, folder, workspace.params.reference)
-    before = from_text(champion.tags.get(DETECTOR))
+    reference = promoted_answers(workspace, champion, folder)
+    params = _by_cost(workspace, reference)
+    before = counting(from_text(champion.tags.get(DETECTOR)), _scored_by(workspace))
     traffic = _read_log(workspace, champion, before.until)
     if not traffic.recent:
         _require_no_labels(workspace, champion, before)
@@ -137,11 +146,11 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
         reference_examples(workspace),
         {row.id: (row.output, row.confidence) for row in newest_answers(champion, folder)},
         task.kind,
-        scoring_of(task.kind, task.output_schema).score,
+        deciding_scoring(workspace.params).score,
     )
     report = folder / REPORT
     drift_before, now = drift_state(champion), datetime.now(UTC)
-    estimated = estimates(workspace, champion, window, reference, _scored(traffic, window), now)
+    estimated = estimates(workspace, champion, window, reference, _scored(traffic, window), now, params)
     trusted = most_trusted(estimated.found)
     lines = (*map(estimate_line, estimated.found), *estimated.notes)
     drift, drift_after = check_drift(workspace, champion, window, drift_before, report, now, lines)
@@ -264,8 +273,22 @@ def _ids(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) ->
 
 
 def _metric(workspace: Workspace) -> str:
-    task = workspace.params.task
-    return scoring_of(task.kind, task.output_schema).main
+    return deciding_scoring(workspace.params).main
+
+
+def _by_cost(workspace: Workspace, reference: Sequence[RecordedAnswer]) -> WatchParams:
+    """The settings of the monitor; with `promote.costs` the margin is at most what the champion's mistakes cost."""
+    rules = workspace.params.watch
+    if workspace.params.promote.costs is None:
+        return rules
+    mean = sum(row.score for row in reference) / len(reference)
+    return rules.model_copy(update={"margin": margin_by_cost(rules.margin, mean)})
+
+
+def _scored_by(workspace: Workspace) -> str:
+    """Names the score that the detector counts: "", or a digest of the costs."""
+    costs = workspace.params.promote.costs
+    return "" if costs is None else hashlib.sha256(json.dumps(costs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _rollback_evidence(
@@ -289,7 +312,8 @@ def _rollback_evidence(
     usable = previous is not None and previous.version != champion.version
     if previous is not None and previous.tags.get("release.state") == "rolled back":
         usable = False
-    known = reference_scores(answers(champion.run_id, "champion", folder), workspace.params.reference)
+    promoted_beside = scored_by_cost(workspace, answers(champion.run_id, "champion", folder))
+    known = reference_scores(promoted_beside, workspace.params.reference)
     evidence = RollbackEvidence(
         decay=decay,
         alarmed_by=alarmed_by,
@@ -322,7 +346,7 @@ def _read_log(workspace: Workspace, champion: Version, until: int) -> LogWindow:
     rule = label_rule(workspace)
     log = open_log(workspace.settings.prediction_log)
     try:
-        recent = recent_predictions(log, task, version=version, limit=limit, rule=rule)
+        recent = predictions_of_a_day(log, task, version, limit, rule)
         unasked = unasked_labels(workspace, log, rule, version)
         at_once = workspace.params.watch.unasked == "trust"
         admit(log, task, version, datetime.now(UTC), rule, unasked=unasked.decides, at_once=at_once)

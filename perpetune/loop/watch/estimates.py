@@ -27,7 +27,7 @@ from perpetune.monitoring.estimates import judge
 from perpetune.monitoring.estimates.measured import Answered, Measure, Measured, answered, lot
 from perpetune.monitoring.estimates.self_consistency import agreements
 from perpetune.monitoring.window import Window
-from perpetune.params import JudgeParams
+from perpetune.params import JudgeParams, WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.prediction_log.answer_values import add_cost, spent, store_values, values_of
 from perpetune.prediction_log.database import open_log
@@ -87,10 +87,13 @@ def estimates(
     reference: Sequence[RecordedAnswer],
     labelled: Sequence[ScoredRow],
     now: datetime,
+    watch: WatchParams,
 ) -> Estimates:
-    """Estimate the window's score in every way that the task and its settings allow."""
+    """Estimate the window's score in every way that the task and its settings allow; `watch` has the margin of the fall."""
     predictions = window.predictions
-    estimators = [from_confidence(predictions, reference), from_likelihood(predictions, reference)]
+    by_cost = workspace.params.promote.costs is not None
+    of_confidence = from_confidence(predictions, reference, is_probability=not by_cost)
+    estimators = [of_confidence, from_likelihood(predictions, reference)]
     newest_labels = [answered(each.row) for each in reversed(labelled[-LAST_LABELS:])]
     count = max(ROWS, 2 * workspace.params.watch.min_rows)  # half may be unreadable
     rows = _Rows(_reference(window, reference, count), lot(map(answered, predictions), count), newest_labels)
@@ -104,7 +107,7 @@ def estimates(
                 notes.append(f"{method.name.capitalize()}: not all answers could be asked about: {fault}.")
     finally:
         log.dispose()
-    found = (estimate_score(each, labelled, workspace.params.watch) for each in estimators)
+    found = (estimate_score(each, labelled, watch) for each in estimators)
     return Estimates(tuple(each for each in found if each is not None), tuple(notes))
 
 
@@ -155,8 +158,8 @@ def _measured(
     wanted = [*of_reference, *missing.values()]
     asked = wanted[: _budget(workspace, method, wanted, log, now)]
     done = method.measure(asked) if asked else Measured(())
-    if done.values:
-        add_cost(log, champion.task, method.name, now, len(done.values), done.dollars)
+    if done.requests:
+        add_cost(log, champion.task, method.name, now, done.requests, done.dollars)
     measured = {**before.values, **dict(zip(map(_row_digest, of_reference), done.values, strict=False))}
     pairs = [
         (digest, measured[digest], score) for each, score in rows.reference if (digest := _row_digest(each)) in measured

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from perpetune.curation.layout import REFERENCE
 from perpetune.errors import PerpetuneError
+from perpetune.evaluation.scores.mistake_costs import deciding_scoring
+from perpetune.loop.curate import SPLIT_NAMES
 from perpetune.monitoring.decay import reference_rows
 from perpetune.params import ReferenceParams
 from perpetune.records import Example, RecordedAnswer, read_jsonl
@@ -18,8 +20,10 @@ from perpetune.tracking.runs import artifact, read_run
 from perpetune.workspace import Workspace
 
 
-def promoted_answers(champion: Version, folder: Path, params: ReferenceParams) -> Sequence[RecordedAnswer]:
+def promoted_answers(workspace: Workspace, champion: Version, folder: Path) -> Sequence[RecordedAnswer]:
     """The champion's answers when it was promoted: on the recent holdout only, if it had `reference.min_recent` rows.
+
+    With `promote.costs` their scores are by what the answers cost now: see `scored_by_cost`.
 
     Later evaluations do not count, because they would hide decay, unless the version was promoted by hand before its
     own refresh had evaluated it. Raises PerpetuneError if there are none, or MLflow fails.
@@ -28,7 +32,7 @@ def promoted_answers(champion: Version, folder: Path, params: ReferenceParams) -
     found = answers(champion.run_id, system, folder)
     if not found and not _was_evaluated(champion):
         found = newest_answers(champion, folder)
-    used = reference_answers(found, params)
+    used = reference_answers(scored_by_cost(workspace, found), workspace.params.reference)
     if not used:
         raise missing_answers(champion, champion.run_id, system)
     return used
@@ -50,6 +54,35 @@ def answers(run_id: str, system: str, folder: Path) -> list[RecordedAnswer]:
     """A system's answers in the evaluation of a run; [] if it has none. Raises PerpetuneError if MLflow fails."""
     path = artifact(run_id, f"answers/{system}.jsonl", folder / run_id)
     return read_jsonl(path, RecordedAnswer) if path else []
+
+
+def scored_by_cost(workspace: Workspace, recorded: Sequence[RecordedAnswer]) -> Sequence[RecordedAnswer]:
+    """Recorded answers with scores by what they cost, as the gate counts them; as they are without `promote.costs`.
+
+    A record keeps no right answer, and costs may have changed since. So rows that are no longer in the data are left out.
+    Raises PerpetuneError if all are.
+    """
+    if workspace.params.promote.costs is None or not recorded:
+        return recorded
+    scoring, rows = deciding_scoring(workspace.params), _rows_at_hand(workspace)
+    found = [
+        each.model_copy(update={"score": scoring.score_row(rows[each.id], each.output)})
+        for each in recorded
+        if each.id in rows
+    ]
+    if not found:
+        raise PerpetuneError(
+            "answers cannot be judged by promote.costs: none of the rows that the champion was evaluated on is in the data",
+            where=str(workspace.split("frozen").parent),
+            do="`dvc checkout data/splits` brings them back; or `perpetune refresh --again`, which evaluates a version again",
+        )
+    return found
+
+
+def _rows_at_hand(workspace: Workspace) -> dict[str, Example]:
+    """All rows of the splits by id: a row of the recent holdout may be in another one since."""
+    paths = [workspace.root / REFERENCE / "reference.jsonl", *map(workspace.split, SPLIT_NAMES)]
+    return {row.id: row for path in paths if path.is_file() for row in read_jsonl(path, Example)}
 
 
 def missing_answers(champion: Version, run_id: str, system: str) -> PerpetuneError:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perpetune.loop.curate import LABELS
+from perpetune.loop.curate import LABELS, LABELS_SINCE_FALL
 from perpetune.loop.run_context import DEVICE_HOURS, TRIGGER
-from perpetune.policy.retraining import LONGEST_COOLDOWN, labels_of_change
+from perpetune.policy.retraining import LONGEST_COOLDOWN, PastRefresh, labels_of_change
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import EndedRun, ended_runs, newest_finished, read_run, unfinished_runs
 
@@ -41,9 +41,14 @@ def refreshes_before(champion: Version, cooldown_minutes: float) -> Refreshes:
         failures=len(failures),
         device_hours=_device_hours([run for run in runs if run.began >= now - 60 * LONGEST_COOLDOWN]),
         labels=int(with_labels[-1].metrics[LABELS]) if with_labels else None,
-        labels_of_change=labels_of_change(
-            [(run.tags.get(TRIGGER, ""), int(run.metrics[LABELS])) for run in with_labels]
-        ),
+        labels_of_change=labels_of_change([_past(run) for run in with_labels]),
+    )
+
+
+def _past(run: EndedRun) -> PastRefresh:
+    since_fall = run.metrics.get(LABELS_SINCE_FALL)
+    return PastRefresh(
+        run.tags.get(TRIGGER, ""), int(run.metrics[LABELS]), None if since_fall is None else int(since_fall)
     )
 
 

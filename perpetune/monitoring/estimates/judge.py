@@ -64,7 +64,7 @@ def grades(
 ) -> Measured:
     """Ask the judge about each answer; it stops if the judge does not answer, and keeps what came before."""
     questions = [question(each, instruction, judge.rubric) for each in answers]
-    replies, fault = remote_replies(
+    found = remote_replies(
         remote_release("judge", judge),
         questions,
         GenerationConfig(judge.max_tokens),
@@ -73,12 +73,13 @@ def grades(
         concurrency=judge.concurrency,
         seconds=judge.timeout_seconds,
     )
+    kept = {number: reply for number, reply in enumerate(found.answers) if reply is not None}
+    paid = {**kept, **found.unkept}
     return Measured(
-        tuple(None if each is None else grade_in(each.text) for each in replies),
-        sum(
-            _dollars(reply, asked, judge) for reply, asked in zip(replies, questions, strict=False) if reply is not None
-        ),
-        fault,
+        tuple(None if each is None else grade_in(each.text) for each in found.answers),
+        sum(_dollars(reply, questions[number], judge) for number, reply in paid.items()),
+        found.fault,
+        len(found.unkept),
     )
 
 

@@ -24,12 +24,19 @@ class Answered:
 class Measured:
     """The values of the first answers that were asked for, in their order; None for a reply without one.
 
-    There are fewer than answers if asking stopped, and `fault` says why. `dollars` is the cost, 0 without prices.
+    There are fewer than answers if asking stopped, and `fault` says why. `dollars` is the cost, 0 without prices. `unkept`
+    replies came beside a failure: they have no value, and are paid for.
     """
 
     values: tuple[float | None, ...]
     dollars: float = 0.0
     fault: str | None = None
+    unkept: int = 0
+
+    @property
+    def requests(self) -> int:
+        """What counts in the budget."""
+        return len(self.values) + self.unkept
 
 
 Measure = Callable[[Sequence[Answered]], Measured]

@@ -199,7 +199,7 @@ def _is_by_estimate(decision: Decision) -> bool:
 
 
 def _learns_again(decision: Decision) -> bool:
-    """Whether a refresh for decay is followed by another, because the labels of the change have doubled."""
+    """Whether a refresh for decay is followed by another, because enough more labels of the change have come."""
     return decision.outcome == "retrain" and decision.reason.startswith("The last refresh was for decay")
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from perpetune.monitoring.decay import measure_decay, reference_rows
 from perpetune.monitoring.detector_state import DetectorState, new_state, update_state
 from perpetune.params import Params
-from perpetune.policy.retraining import MONTH_DAYS, RetrainEvidence, labels_of_change, should_retrain
+from perpetune.policy.retraining import MONTH_DAYS, PastRefresh, RetrainEvidence, labels_of_change, should_retrain
 from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, cron_times, unsuccessful
 from perpetune.statistics.change_point import WeightedScore
 
@@ -58,11 +58,14 @@ class PerpetunePolicy:
             unsuccessful_refreshes=unsuccessful(observation.refreshes),
             labels_since_refresh=observation.labels_since_refresh,
             device_hours=sum(each.seconds for each in month) / 3600,
-            labels_of_change=labels_of_change([(each.trigger, each.labels) for each in observation.refreshes]),
+            labels_of_change=labels_of_change(
+                [PastRefresh(each.trigger, each.labels, each.since_fall) for each in observation.refreshes]
+            ),
         )
         verdict = should_retrain(evidence, watch, self.params.refresh)
         if verdict.outcome == "retrain":
-            return RetrainCall(verdict.reasons[0], "decay")
+            since_fall = evidence.decay.labels_since_fall if evidence.decay else 0
+            return RetrainCall(verdict.reasons[0], "decay", since_fall or None)
         return RetrainCall("Scheduled refresh.") if self._is_due(observation.now) else None
 
     def _is_due(self, now: datetime) -> bool:

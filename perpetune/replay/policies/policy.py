@@ -31,7 +31,8 @@ class Refresh:
     """A simulated refresh.
 
     `outcome` is the gate's verdict, or "released" if the policy has no gate; `reason` is the decisive reason of the
-    verdict, `trigger_reason` why the refresh started. `labels` is the number of labels known then.
+    verdict, `trigger_reason` why the refresh started. `labels` is the number of labels known then, `since_fall` those
+    since scores began to fall.
     """
 
     time: datetime
@@ -42,6 +43,7 @@ class Refresh:
     seconds: float
     trigger: Trigger = "schedule"
     labels: int = 0
+    since_fall: int | None = None
 
     @property
     def promoted(self) -> bool:
@@ -67,10 +69,11 @@ class Observation:
 
 @dataclass(frozen=True)
 class RetrainCall:
-    """A policy's call for a refresh."""
+    """A policy's call for a refresh; `since_fall`: the labels since scores began to fall, if they did."""
 
     reason: str
     trigger: Trigger = "schedule"
+    since_fall: int | None = None
 
 
 class Policy(Protocol):

@@ -76,11 +76,12 @@ def releases(
         gateway: str | None = None,
         watch: Mapping[str, object] = {},
         refresh: Mapping[str, object] = {},
+        promote: Mapping[str, object] = {},
         **release: object,
     ) -> Releases:
         if gateway:
             monkeypatch.setenv("PERPETUNE_GATEWAY_URL", gateway)
-        write_params(tmp_path, task={"name": task}, release=release, watch=watch, refresh=refresh)
+        write_params(tmp_path, task={"name": task}, release=release, watch=watch, refresh=refresh, promote=promote)
         return Releases(open_workspace(tmp_path))
 
     return begin
@@ -168,8 +169,14 @@ def answers(right: float) -> str:
 def watched(releases: Callable[..., Releases]) -> Callable[..., Watched]:
     """Open a workspace with a reference and these settings; no cooldown and no limit unless they say so."""
 
-    def begin(watch: Mapping[str, object] = {}, refresh: Mapping[str, object] = {}) -> Watched:
-        opened = releases(watch=watch, refresh={"cooldown_minutes": 0, "new_labels": 0, **refresh})
+    def begin(
+        watch: Mapping[str, object] = {},
+        refresh: Mapping[str, object] = {},
+        promote: Mapping[str, object] = {},
+        **release: object,
+    ) -> Watched:
+        waits = {"cooldown_minutes": 0, "new_labels": 0, **refresh}
+        opened = releases(watch=watch, refresh=waits, promote=promote, **release)
         folder = opened.workspace.root / REFERENCE
         folder.mkdir(parents=True, exist_ok=True)
         row = Example(input="fine", output="good", id="r", group="r", source="test")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
+from workspaces import write_params
 
 from perpetune.evaluation.evaluate import Evaluation, evaluate
 from perpetune.generation.answer import Answer
 from perpetune.loop.assess.assess import Assessment
-from perpetune.loop.decide import after_decay, promotion_evidence
+from perpetune.loop.decide import after_decay, gate_evidence, promotion_evidence
+from perpetune.loop.disagreements.answer import wants_traffic
+from perpetune.loop.run_context import TRIGGER
 from perpetune.params import load_params
 from perpetune.policy.choice import choose
 from perpetune.policy.promotion import Limit, should_promote
 from perpetune.records import Example
+from perpetune.tracking.runs import connect, open_run
+from perpetune.workspace import open_workspace
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
 RULES = PARAMS.promote.model_copy(update={"min_rows": 20})
@@ -225,6 +232,24 @@ def test_small_labels_of_similar_inputs_are_tested_together_and_named() -> None:
     harmed = [reason for reason in verdict.reasons if reason.startswith("On labels card 0, card 1 and 4 more ")]
     assert verdict.outcome == "reject" and harmed
     assert any(reason.startswith("Tested together, because") for reason in verdict.reasons)
+
+
+@pytest.mark.slow
+def test_after_decay_no_traffic_is_answered_if_the_likelier_better_one_is_known(
+    tmp_path: Path, new_mlflow_store: Callable[[Path], str]
+) -> None:
+    """The gate of a scheduled refresh would ask for labels; the one after decay promotes by what it has."""
+    connect(new_mlflow_store(tmp_path))
+    MlflowClient().create_experiment("colours", artifact_location=str(tmp_path / "artifacts"))
+    write_params(tmp_path, task={"name": "colours"})
+    workspace = open_workspace(tmp_path)
+    recent = {"champion": set(range(12)), "challenger": set(range(8, 16))}
+    frozen = {"champion": set(range(10)), "challenger": set(range(10))}
+    found = Assessment({"frozen": evaluation("files", frozen), "recent": evaluation("traffic", recent)}, "1")
+    runs = {trigger: open_run("colours", "refresh", {TRIGGER: trigger}, {}) for trigger in ("schedule", "decay")}
+    verdicts = {name: should_promote(gate_evidence(run, found, RULES), RULES).outcome for name, run in runs.items()}
+    assert verdicts == {"schedule": "collect more labels", "decay": "promote"}
+    assert [wants_traffic(workspace, run, found) for run in runs.values()] == [True, False]
 
 
 def test_after_decay_the_challenger_and_every_system_that_may_serve_are_judged_so() -> None:

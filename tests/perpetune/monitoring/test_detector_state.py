@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from perpetune.monitoring.detector_state import (
     EARLY,
+    counting,
     from_text,
     new_state,
     position_after,
@@ -129,3 +130,12 @@ def test_lots_of_urgent_labels_are_counted_for_each_fall() -> None:
 def test_a_state_that_said_only_whether_a_lot_was_asked_for_goes_on(before: str, lots: int) -> None:
     early = update_state(NEW, wrong(4), 4, RULES)
     assert from_text(to_text(early).replace('"asked":0', f'"asked":{before}')) == replace(early, asked=lots)
+
+
+def test_another_score_counts_the_labels_again() -> None:
+    counted = update_state(NEW, wrong(40), 40, RULES)
+    assert counting(counted, "") is counted
+    by_cost = counting(counted, "costs")
+    assert (by_cost.until, by_cost.labels, by_cost.scored_by) == (0, 0, "costs")
+    again = update_state(by_cost, wrong(40), 40, RULES)
+    assert counting(from_text(to_text(again)), "costs") == again and again.labels == 40

@@ -126,7 +126,7 @@ def test_the_error_on_labels_is_measured_and_corrected(prediction: Callable[...,
     reference = [row.model_copy(update={"confidence": 0.9}) for row in answers([0.9] * 200, [1.0] * 200)]
     labelled = [ScoredRow(row, float(rng.random() < 0.4)) for row in rows]
     found = estimate_score(from_confidence(rows, reference), labelled, PARAMS)
-    assert found is not None and found.error is not None and found.error.labels == 200 and not found.holds
+    assert found is not None and found.error is not None and found.error.labels == 200 and found.is_wrong
     assert found.error.interval.low < 0.5 < found.error.interval.high and found.error.error == pytest.approx(
         0.5, abs=0.1
     )
@@ -174,7 +174,7 @@ def test_any_function_of_answers_is_an_estimate(prediction: Callable[..., Predic
     found = estimate_score(lenient, labelled, PARAMS)
     assert found is not None and (found.method, found.unreadable) == ("judge", 3)
     assert (found.window.mean, found.reference.mean) == pytest.approx((0.5, 0.8))
-    assert found.error is not None and found.error.error == pytest.approx(0) and found.holds
+    assert found.error is not None and found.error.error == pytest.approx(0) and not found.is_wrong
     ungraded = [ScoredRow(prediction(place, output="no grade"), 0.0) for place in range(100, 200)]
     again = estimate_score(lenient, [*labelled, *ungraded], PARAMS)
     assert again is not None and again.error == found.error, "what has no grade has no error"

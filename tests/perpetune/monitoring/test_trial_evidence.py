@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perpetune.evaluation.scores.mistake_costs import MistakeCosts
 from perpetune.evaluation.scores.text_metrics import same_label
-from perpetune.monitoring.trial_evidence import LabelState, Pair, canary_evidence, shadow_evidence
+from perpetune.monitoring.trial_evidence import LabelState, Pair, canary_evidence, quality_of_groups, shadow_evidence
 from perpetune.monitoring.trial_lot import is_drawn, wanted_propensity
 from perpetune.params import ReleaseParams
-from perpetune.policy.rollout import TrialEvidence, should_release
+from perpetune.policy.rollout import TrialEvidence, last_alpha, should_release
 from perpetune.prediction_log.trial_outcomes import Outcome
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -238,3 +240,24 @@ def test_an_equal_challenger_is_rarely_aborted_at_any_number_of_checks() -> None
         checks = (canary_evidence(ours[:end], theirs[:end], RULES, same_label) for end in range(10, 201, 10))
         aborted += any(should_release(check, RULES).outcome == "abort" for check in checks)
     assert aborted <= 60 * RULES.alpha
+
+
+def test_answers_that_cost_nothing_for_one_another_differ_if_a_third_is_right() -> None:
+    score = MistakeCosts({"a": {"b": 0.0}, "b": {"a": 0.0}, "fraud": {"a": 50.0, "b": 10.0}}).score
+    pairs = [(outcome(number, "a", label="fraud"), outcome(number, "b", label="fraud")) for number in range(30)]
+    found = shadow_evidence(pairs, RULES, score, apart=same_label)
+    assert (found.quality.differing, found.quality.labels) == (30, 30)
+    assert found.quality.difference == pytest.approx(0.8)
+
+
+def test_the_last_look_at_skewed_costs_holds_its_level() -> None:
+    """One answer in 50 costs all of a dear mistake, of both versions: Welch's interval excludes 0 too often."""
+    rng = np.random.default_rng(15)
+    alpha, simulated = last_alpha(RULES), 300
+    missed = 0
+    for _ in range(simulated):
+        ours, theirs = (np.where(rng.random(60) < 1 / 50, 0.0, 0.98).tolist() for _ in range(2))
+        last = quality_of_groups(ours, theirs, RULES, at_end=True).last
+        assert last is not None
+        missed += not last.low <= 0.0 <= last.high
+    assert missed / simulated <= 2 * alpha

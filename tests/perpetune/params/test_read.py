@@ -228,3 +228,10 @@ def test_free_text_has_no_costs(tmp_path: Path) -> None:
     text = TASK.replace("classification", "generation") + "promote: {costs: {fraud: 50}}\n"
     with pytest.raises(PerpetuneError, match=r"promote.costs: costs are of labels, and task.kind generation has none"):
         load_params(write(tmp_path, text))
+
+
+def test_a_file_that_has_settings_which_nothing_uses_any_more_is_valid(tmp_path: Path) -> None:
+    text = f"{TASK}watch: {{margin: 0.04, drift_ratio: 0.3, reference_confidence: 0.95}}\n"
+    params = load_params(write(tmp_path, text))
+    assert params.watch.margin == 0.04
+    assert "drift_ratio" not in as_yaml(params) and "reference_confidence" not in as_yaml(params)

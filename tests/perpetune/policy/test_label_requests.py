@@ -70,8 +70,29 @@ def test_the_reason_names_every_number() -> None:
 
 def test_an_estimate_that_labels_have_not_borne_out_asks_for_labels_instead_of_retraining() -> None:
     decision = label_decision(3, fallen(0.15, None), drift(True, False), rules("retrain"))
-    assert decision.step == "ask" and "labels have not shown it to be right" in decision.reasons[1]
+    assert decision.step == "ask" and "may be so much too low" in decision.reasons[1]
     assert label_decision(3, fallen(0.15), drift(True, False), rules("retrain")).step == "retrain"
+
+
+@pytest.mark.parametrize(
+    ("low", "error", "half_width", "step"),
+    [
+        (0.15, -0.02, 0.05, "retrain"),  # at least eight points have fallen
+        (0.15, -0.02, 0.09, "ask"),  # by few labels it may be 11 too low, and 4 have fallen
+        (0.15, 0.10, 0.12, "retrain"),  # too high if anything: even more has fallen
+        (0.15, -0.09, 0.12, "ask"),  # not shown to be wrong, as it would be by the point alone
+        (0.30, -0.09, 0.12, "retrain"),
+    ],
+)
+def test_an_estimate_is_judged_by_what_labels_leave_possible(
+    low: float, error: float, half_width: float, step: str
+) -> None:
+    found = fallen(low, error)
+    assert found.error is not None
+    measured = replace(found.error, interval=Interval(error - half_width, error + half_width, 0.95), labels=20)
+    found = replace(found, error=measured)
+    assert not found.is_wrong
+    assert label_decision(3, found, drift(True, False), rules("retrain")).step == step
 
 
 @pytest.mark.parametrize("error", [0.4, -0.4])
@@ -102,7 +123,7 @@ def test_all_estimates_of_a_record_are_shown_in_a_line_each() -> None:
     ]
     told, blind = estimate_sentences(judge)
     assert "on the last 200 labels it said 78.0 and labels said 38.0: 40.0 points too high" in told
-    assert "more than the margin of 5.0 points, so that it decides nothing" in told
+    assert "shown to be more than the margin of 5.0 points, so that it decides nothing" in told
     assert "2 replies have no readable score" in told and "A judge is a model too" in blind
     assert estimates_in({"estimate": {"window": 3}}) == [] == estimates_in({})
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from perpetune.policy.retraining import (
     Decay,
     DriftEvidence,
     MixShift,
+    PastRefresh,
     RetrainEvidence,
     cooldown,
     labels_of_change,
+    labels_to_follow,
     should_retrain,
 )
 from perpetune.policy.verdict import Interval, Score, Verdict
@@ -28,6 +31,7 @@ WATCH, REFRESH = PARAMS.watch.model_copy(update={"run_length": 10_000}), PARAMS.
 RETRAIN_ON_MIX = WATCH.model_copy(update={"mix_shift": "retrain"})
 SILENT = WATCH.model_copy(update={"urgent_labels": 0})
 PATIENT = WATCH.model_copy(update={"consecutive_checks": 2})
+AT_ONCE = REFRESH.model_copy(update={"new_labels": 0})
 THRIFTY = REFRESH.model_copy(update={"gpu_hours_per_month": 20.0})
 RANK = {
     "collect more labels": 0,
@@ -104,14 +108,28 @@ DECAYED = RetrainEvidence(
         ({"decay": replace(decay(12_400), mix=MIX)}, RETRAIN_ON_MIX, REFRESH, "retrain"),
         ({"decay": replace(decay(12_400), mix=REAL)}, WATCH, REFRESH, "retrain"),
         ({"decay": replace(decay(12_400), mix=replace(MIX, evidence=10_000.0))}, WATCH, REFRESH, "retrain"),
-        ({"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 300}, WATCH, REFRESH, "retrain"),
-        ({"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 299}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 245}, WATCH, REFRESH, "retrain"),
+        ({"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 244}, WATCH, REFRESH, "keep"),
+        ({"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 300}, WATCH, AT_ONCE, "retrain"),
+        ({"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 299}, WATCH, AT_ONCE, "keep"),
         ({"decay": decay(0), "labels_of_change": 90, "labels_since_refresh": 199}, WATCH, REFRESH, "keep"),
         ({"decay": decay(0), "labels_of_change": 90, "labels_since_refresh": 200}, WATCH, REFRESH, "retrain"),
         ({"decay": decay(0), "labels_of_change": None, "labels_since_refresh": 900}, WATCH, REFRESH, "keep"),
         ({"decay": decay(0), "labels_of_change": 300}, WATCH, REFRESH, "keep"),
         (
-            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 300, "unsuccessful_refreshes": 1},
+            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 399, "unsuccessful_refreshes": 1},
+            WATCH,
+            REFRESH,
+            "keep",
+        ),
+        (
+            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 400, "unsuccessful_refreshes": 1},
+            WATCH,
+            REFRESH,
+            "retrain",
+        ),
+        (
+            {"decay": decay(0), "labels_of_change": 300, "labels_since_refresh": 4000, "unsuccessful_refreshes": 2},
             WATCH,
             REFRESH,
             "keep",
@@ -131,6 +149,17 @@ DECAYED = RetrainEvidence(
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=199)}, WATCH, REFRESH, "collect more labels"),
         ({"labels_since_refresh": 900, "decay": decay(12_400, since_fall=200)}, WATCH, REFRESH, "retrain"),
         ({"decay": decay(12_400, since_fall=399), "unsuccessful_refreshes": 1}, WATCH, REFRESH, "collect more labels"),
+        (
+            {
+                "decay": decay(12_400, since_fall=90),
+                "labels_of_change": 300,
+                "labels_since_refresh": 400,
+                "unsuccessful_refreshes": 1,
+            },
+            WATCH,
+            REFRESH,
+            "retrain",  # as without the alarm
+        ),
         ({"minutes_since_refresh": 60.0}, WATCH, REFRESH, "retrain"),
         ({"minutes_since_refresh": 239.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "cooling down"),
         ({"minutes_since_refresh": 240.0, "unsuccessful_refreshes": 2}, WATCH, REFRESH, "retrain"),
@@ -335,17 +364,33 @@ def test_every_reason_is_one_sentence(evidence: RetrainEvidence, rules: WatchPar
         ([("schedule", 400), ("decay", 600)], 200),
         ([("schedule", 400), ("decay", 600), ("decay", 800)], 400),
         ([("decay", 100), ("schedule", 400), ("decay", 600)], 200),
+        ([("schedule", 400), ("decay", 20_000, 220)], 220),
+        ([("schedule", 400), ("decay", 20_000, 220), ("decay", 20_300)], 520),
+        ([("schedule", 400), ("decay", 20_000, 220), ("decay", 20_300, 90)], 520),
+        ([("schedule", 400), ("decay", 600, 450)], 200),
+        ([("decay", 500, 210)], 210),
     ],
 )
-def test_the_labels_of_a_change_came_after_the_refresh_before_it(
-    refreshes: list[tuple[str, int]], labels: int | None
+def test_the_labels_of_a_change_came_since_scores_fell_or_else_after_the_refresh_before_it(
+    refreshes: list[tuple[str, int] | tuple[str, int, int]], labels: int | None
 ) -> None:
-    assert labels_of_change(refreshes) == labels
+    assert labels_of_change([PastRefresh(*each) for each in refreshes]) == labels
+
+
+def test_what_follows_comes_as_often_as_it_is_worth() -> None:
+    """With gains that fall with the logarithm each wait loses as much as the one before."""
+    known, lost = [200], []
+    while len(known) < 6:
+        wait = labels_to_follow(known[-1], REFRESH)
+        lost.append(sum(log((known[-1] + label) / known[-1]) for label in range(wait)))
+        known.append(known[-1] + wait)
+    assert known[:4] == [200, 400, 683, 1053]
+    assert max(lost) < 1.25 * min(lost), lost
 
 
 def test_a_refresh_that_follows_says_how_many_labels_have_come() -> None:
     again = replace(DECAYED, decay=decay(0), labels_of_change=300, labels_since_refresh=310)
     assert should_retrain(again, WATCH, REFRESH).reasons[0] == (
-        "The last refresh was for decay and had at most 300 labels of the change; 310 more have come, so that there is as "
+        "The last refresh was for decay and had 300 labels of the change; 310 more have come, so that there is as "
         "much to learn again."
     )

@@ -77,3 +77,20 @@ def test_a_gain_above_the_ratio_of_differing_rows_cannot_be_shown() -> None:
     assert gain_labels(0.02, 0.05, alpha=0.05, power=0.9) is None
     with pytest.raises(ValueError, match="no rows"):
         compare_disagreements(Disagreements(0, 0, ()), 0.95)
+
+
+@pytest.mark.slow
+def test_rare_and_dear_differences_that_are_all_labelled_hold_their_level_and_need_no_bound_of_the_ratio() -> None:
+    """Of 2,000 rows five are lost and five won at the largest cost, and 95 differ by a fiftieth."""
+    rng, simulated = np.random.default_rng(58), 300
+    low, covered = [], 0
+    for _ in range(simulated):
+        up, down, cheap = (int(rng.poisson(mean)) for mean in (5, 5, 95))
+        found = Disagreements(
+            2000, up + down + cheap, (*[1.0] * up, *[-1.0] * down, *[0.02, -0.02] * (cheap // 2), *[0.02] * (cheap % 2))
+        )
+        interval = compare_disagreements(found, 0.9)
+        low.append(interval.low)
+        covered += interval.low <= 0.0 <= interval.high
+    assert covered >= 0.9 * simulated
+    assert float(np.mean(np.array(low) > -0.007)) > 0.5

@@ -84,11 +84,11 @@ def test_stored_traffic_is_answered_by_both_and_disagreements_are_asked_for(
     run = open_run("colours", "refresh", {}, {})
     trained = fine_tune(workspace, run, lambda _: None)
     version = register(workspace, run, CuratedData("0", {}, 0), trained, "0")
-    assert not wants_traffic(workspace, assess(workspace, run, trained, version, print)), "there is no champion"
+    assert not wants_traffic(workspace, run, assess(workspace, run, trained, version, print)), "there is no champion"
     registry.promote("colours", version)
     assessment = assess(workspace, run, trained, version, print)
-    assert wants_traffic(workspace, assessment), "six rows of the frozen holdout decide nothing"
-    assert not wants_traffic(workspace, replace(assessment, balanced=True))
+    assert wants_traffic(workspace, run, assessment), "six rows of the frozen holdout decide nothing"
+    assert not wants_traffic(workspace, run, replace(assessment, balanced=True))
 
     assert compare_on_traffic(workspace, trained, version, assessment, print) is None, "there is no traffic"
     log = open_log(workspace.settings.prediction_log)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from predictions import answered
 
+from perpetune.evaluation.scores.mistake_costs import MistakeCosts
 from perpetune.evaluation.scores.text_metrics import same_label
 from perpetune.loop.rollout.replay import replay
 from perpetune.policy.rollout import is_better
@@ -56,3 +57,13 @@ def test_a_label_drawn_for_doubt_counts_with_its_weight() -> None:
     even = replay(Asked(), "1", rows(12, 40), same_label)  # type: ignore[arg-type]
     light = replay(Asked(), "1", rows(12, 40, weight=0.1), same_label)  # type: ignore[arg-type]
     assert 0 < light.difference < even.difference / 5
+
+
+def test_what_mistakes_cost_decides_which_version_is_better() -> None:
+    """The previous version answers "good" to all: it finds 12 that are dear and gets 30 wrong that are not."""
+    dear, cheap = rows(12, 0), rows(0, 30)
+    labelled = [*dear, *(row.model_copy(update={"id": f"c{row.id}", "label": "bad", "output": "bad"}) for row in cheap)]
+    by_cost = MistakeCosts({"good": {"*": 50.0}}).score
+    found = [replay(Asked(), "1", labelled, score) for score in (same_label, by_cost)]  # type: ignore[arg-type]
+    assert [is_better(each) for each in found] == [False, True]
+    assert found[1].difference == pytest.approx((12 - 30 / 50) / 42)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from perpetune.curation.layout import CARD
 from perpetune.explain.status import read_status
+from perpetune.loop.curate import LABELS_SINCE_FALL, CuratedData, log_data
 from perpetune.loop.run_context import open_loop_run
 from perpetune.loop.watch.reference import reference_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
@@ -18,11 +20,13 @@ from perpetune.prediction_log.label_requests import Drawn, open_requests, reques
 from perpetune.prediction_log.writes import add_feedback
 from perpetune.records import Feedback, RecordedAnswer
 from perpetune.tracking import registry
-from perpetune.tracking.runs import metrics_of
+from perpetune.tracking.runs import close_run, metrics_of
 
 pytestmark = pytest.mark.slow
 
 Open = Callable[..., Any]
+
+LABELS = 80  # of a batch of traffic
 
 PARAMS = ReferenceParams(rows=100, min_recent=3)
 
@@ -271,3 +275,27 @@ def label_urgent(world: Any) -> None:
     for each in [each for each in open_requests(log, world.task) if each.urgent][1:]:
         add_feedback(log, Feedback(request_id=each.request_id, time=datetime.now(UTC), label="good"))
     log.dispose()
+
+
+def test_a_refresh_for_decay_records_how_many_labels_came_since_scores_fell(watched: Open) -> None:
+    world = watched()
+    version = world.released(right=0.9)
+    for batch in range(3):
+        world.traffic(version, 0.9, batch=batch)
+        assert world.checked().decision.outcome == "keep"
+    world.traffic(version, 0.2, batch=3)
+    assert world.checked().decision.outcome == "retrain"
+    root = world.workspace.root
+    for path in (root / CARD / "card.html", root / CARD / "card.md", root / "dvc.lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    found = {}
+    for trigger in ("decay", "schedule"):
+        run = open_loop_run(world.workspace, "refresh", trigger, "a test", trigger)
+        log_data(world.workspace, run, CuratedData("0", {}, 4 * LABELS))
+        close_run(run, succeeded=True)
+        found[trigger] = metrics_of(run.id).get(LABELS_SINCE_FALL)
+    assert found["schedule"] is None
+    assert found["decay"] is not None and LABELS <= found["decay"] <= LABELS + 8, (
+        "four batches came, and one of them is new"
+    )

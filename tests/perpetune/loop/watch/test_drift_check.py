@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy
+from predictions import answered
 
+from perpetune.curation.layout import REFERENCE
 from perpetune.loop.watch.drift_check import check_drift, drift_state
 from perpetune.model.weights import must_be_fetched, resolve, weights_digest
 from perpetune.monitoring.drift_state import DRIFT, DriftState, from_text, level_of_test, to_text
@@ -20,9 +22,10 @@ from perpetune.monitoring.window import Window
 from perpetune.params import EvaluateParams
 from perpetune.policy.retraining import DriftEvidence
 from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.day_window import predictions_of_a_day
 from perpetune.prediction_log.embeddings import store_embeddings
 from perpetune.prediction_log.writes import record_rows
-from perpetune.records import Example, Prediction
+from perpetune.records import Example, Prediction, write_jsonl
 from perpetune.statistics.alarm_budget import LEAST_LEVEL, MOST_SAVED, PART, AlarmBudget
 from perpetune.tracking.registry import Version
 
@@ -86,6 +89,31 @@ def test_a_new_champion_inherits_the_budget_and_no_result(releases: Callable[...
     assert state == DriftState(budget=left)
     assert level_of_test(state, NOW, 1.0, 0, 100) == pytest.approx(LEAST_LEVEL), "the first test does not wait"
     assert drift_state(registry.get(opened.task, old)).last == found
+
+
+@pytest.mark.parametrize(("by_day", "drifted"), [("good", False), ("bad", True)])
+def test_a_night_is_no_drift_of_the_predictions(watched: Callable[..., Any], by_day: str, drifted: bool) -> None:
+    """At night all answers are `bad`; the newest 300 of 2,400 a day are of the night alone."""
+    world = watched()
+    version = world.released(right=0.5)
+    rows = [Example(input=f"well {n}", output="good", id=f"f{n}", group=f"f{n}", source="test") for n in range(80)]
+    write_jsonl(world.workspace.root / REFERENCE / "reference.jsonl", rows)
+    begin, log = NOW - timedelta(days=1), open_log(world.workspace.settings.prediction_log)
+    asked = [
+        answered(
+            f"r{number}", f"well {number}", by_day if number < 1200 else "bad", task=world.task, version=version,
+            time=begin + number * timedelta(days=1) / 2400,
+        )
+        for number in range(2400)
+    ]  # fmt: skip
+    record_rows(log, asked)
+    newest = predictions_of_a_day(log, world.task, version, 300)
+    assert len(newest) == 300 and [newest[0].id, newest[-1].id] == ["r0", "r2399"]
+    assert [row.id for row in predictions_of_a_day(log, world.task, version, 2400)] == [row.id for row in asked]
+    log.dispose()
+    found = world.checked().decision.evidence["drift"]
+    assert found["judged"] and found["rows"] == 300
+    assert found["predictions_drifted"] is drifted, found["columns"]
 
 
 def test_too_few_requests_cost_nothing(

@@ -248,7 +248,7 @@ def test_self_consistency_agrees_with_what_the_champion_says_again(begin: Callab
     world.labelled(RIGHT, 60)
     found = estimate(world.checked(), "self-consistency")
     assert found.window.mean == pytest.approx(0.75) and found.reference.mean == pytest.approx(0.75)
-    assert found.error is not None and found.error.error == pytest.approx(0, abs=0.01) and found.holds
+    assert found.error is not None and found.error.error == pytest.approx(0, abs=0.01) and not found.is_wrong
     assert sum(world.sampled) == 120 and max(world.sampled) <= 8
     tags = registry.get(world.task, "1").tags
     assert CONSISTENCY in tags and JUDGE not in tags

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from perpetune.loop.curate import LABELS
+from perpetune.loop.curate import LABELS, LABELS_SINCE_FALL
 from perpetune.loop.run_context import DEVICE_HOURS, TRIGGER
 from perpetune.loop.watch.refresh_history import refreshes_before
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import close_run, connect, log_metrics, open_run
+from perpetune.tracking.runs import close_run, connect, find_run, log_metrics, open_run
 
 pytestmark = pytest.mark.slow
 
@@ -58,3 +58,12 @@ def test_without_a_refresh_for_decay_there_is_no_change() -> None:
     refreshed("manual", 700)
     found = refreshes_before(champion, 60)
     assert (found.failures, found.labels, found.labels_of_change) == (0, 700, None)
+
+
+def test_the_labels_of_a_change_are_those_since_scores_fell_if_the_refresh_says_so() -> None:
+    """A year without a change came before: what follows must not wait for as many labels again."""
+    refreshed("schedule", 600)
+    run_id = refreshed("decay", 20_000)
+    log_metrics(find_run(run_id), {LABELS_SINCE_FALL: 220.0})
+    champion = champion_of(run_id)
+    assert refreshes_before(champion, 60).labels_of_change == 220

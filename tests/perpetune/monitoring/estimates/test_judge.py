@@ -102,6 +102,20 @@ def test_a_judge_that_fails_is_asked_no_more_and_what_came_counts(json_server: C
 
 
 @pytest.mark.integration
+def test_what_came_beside_a_failure_is_paid_for(json_server: Callable[[Reply], str]) -> None:
+    """Four are asked at once, and the second fails: three replies cost money, and one has a grade."""
+
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        answer = json.loads(body["messages"][1]["content"])["answer"]
+        return (429, {"error": {"message": "quota"}}) if answer == "0.2" else saying(answer)
+
+    judge = JudgeParams(url=f"{json_server(reply)}/v1", model="big", concurrency=4, dollars_read=5.0)
+    found = graded(judge, "0.1", "0.2", "0.3", "0.4", "0.5")
+    assert found.values == (0.1,) and found.fault is not None
+    assert found.requests == 3 and found.dollars == pytest.approx(3 * 5 * 200 / 1e6)
+
+
+@pytest.mark.integration
 def test_an_answer_that_the_judge_refuses_or_is_slow_with_does_not_hold_up_the_others(
     json_server: Callable[[Reply], str],
 ) -> None:
