@@ -21,6 +21,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Crashed
 from waiting import eventually
 from workspaces import write_params
@@ -356,8 +357,9 @@ def test_two_that_settle_at_the_same_moment_settle_once(workspace: Workspace, mo
         log_text(*given)
 
     def settle_here() -> None:
-        both.wait()
-        settle_approvals(open_workspace())
+        with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+            both.wait()
+            settle_approvals(open_workspace())
 
     monkeypatch.setattr(MlflowClient, "log_text", slowly)
     with ThreadPoolExecutor(2) as pool:
