@@ -43,6 +43,7 @@ from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 SIZES = (10_000, 100_000, 1_000_000)
 QUICK = (10_000, 50_000)
 ROUNDS = 5
+BATCH = 1_000_000  # rows that one transaction makes: a trigger keeps copies of them until it ends
 TASK, VERSIONS, YEAR = "reviews", 100, 365 * 86_400
 START = datetime(2026, 1, 1, tzinfo=UTC)
 END = START + timedelta(seconds=YEAR)
@@ -111,26 +112,29 @@ def _outcomes(log: Engine) -> object:
 
 def fill(log: Engine, rows: int, versions: int = VERSIONS, start: datetime = START) -> None:
     """Fill an empty log with the `rows` requests of the year from `start`, and what belongs to them."""
-    with writing(log) as connection:
-        if log.dialect.name == "sqlite":
-            connection.exec_driver_sql("PRAGMA cache_size = -2000000")
-        for statement in _statements(log.dialect.name, rows, versions, start):
-            connection.execute(text(statement.replace(":", "\\:")))
+    for first in range(1, rows + 1, BATCH):
+        numbers = range(first, min(rows, first + BATCH - 1) + 1)
+        with writing(log) as connection:
+            if log.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA cache_size = -2000000")
+            for statement in _statements(log.dialect.name, numbers, rows, versions, start):
+                connection.execute(text(statement.replace(":", "\\:")))
     with log.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if log.dialect.name == "postgresql":  # what autovacuum does within minutes
             connection.exec_driver_sql("VACUUM ANALYZE")
     update_statistics(log)
 
 
-def _statements(dialect: str, rows: int, versions: int, start: datetime) -> Sequence[str]:
-    """SQL that makes the rows: ids are spread over the index as random ones are, times run through the year."""
+def _statements(dialect: str, made: range, rows: int, versions: int, start: datetime) -> Sequence[str]:
+    """SQL that makes these rows: ids are spread over the index as random ones are, times run through the year."""
+    first, last = made[0], made[-1]
     if dialect == "sqlite":
-        numbers = f"WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {rows})"
+        numbers = f"WITH RECURSIVE s(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM s WHERE n < {last})"
         source = "s"
         name = "printf('chatcmpl-%016x', (n * 1103515245 + 12345) & 281474976710655)"
         when = f"strftime('%Y-%m-%d %H:%M:%f000', {start.timestamp()} + {YEAR} * (n / {rows}.0), 'unixepoch')"
     else:
-        numbers, source = "", f"generate_series(1, {rows}) AS s(n)"
+        numbers, source = "", f"generate_series({first}, {last}) AS s(n)"
         name = "'chatcmpl-' || md5(n::text)"
         when = f"to_timestamp({start.timestamp()} + {YEAR} * (n / {rows}.0))"
     version = f"CAST((n - 1) * CAST({versions} AS BIGINT) / {rows} + 1 AS TEXT)"

@@ -18,8 +18,15 @@ from perpetune.loop.approve import (
 from perpetune.loop.rollout.trial import needs_trial
 from perpetune.loop.step_durations import RELEASE, timed
 from perpetune.policy.decision.record import Decision
-from perpetune.tasks.approve import ask_for_approval, due_approvals, record_response, unheard_answers
+from perpetune.tasks.approve import (
+    ask_for_approval,
+    cancelled_approvals,
+    due_approvals,
+    record_response,
+    unheard_answers,
+)
 from perpetune.tasks.disagreements import decide_again
+from perpetune.tasks.locks import decision_lock
 from perpetune.tasks.release import find_unfinished, release
 from perpetune.tasks.track import closing
 from perpetune.tasks.trial import begin_trial
@@ -61,6 +68,11 @@ def put_into_service(
 
 def carry_out(workspace: Workspace, version: str, response: ApprovalResponse) -> str:
     """What a person decided; returns the outcome. Raises PerpetuneError if the version does not wait any more."""
+    with decision_lock(workspace.params.task.name):
+        return _carry_out(workspace, version, response)
+
+
+def _carry_out(workspace: Workspace, version: str, response: ApprovalResponse) -> str:
     require_waiting(workspace, version)
     decision = record_response(workspace, promotion_of(workspace, version), response)
     return put_into_service(workspace, decision, {}, approved=True).outcome
@@ -68,12 +80,22 @@ def carry_out(workspace: Workspace, version: str, response: ApprovalResponse) ->
 
 def settle_approvals(workspace: Workspace) -> None:
     """Carry out what was left: answers whose run was killed, approvals that nobody gave in time, approved versions that do
-    not serve. A version whose decision record was deleted is given up, so that it disturbs no check after this one.
+    not serve. What a person cancelled is recorded and not carried out. A version whose decision record was deleted is given
+    up, so that it disturbs no check after this one.
     """
+    with decision_lock(workspace.params.task.name):
+        _settle(workspace)
+
+
+def _settle(workspace: Workspace) -> None:
+    for version, answer in cancelled_approvals(workspace).items():
+        print(f"the approval of version {version} was cancelled in Prefect, so the version is not put into service")
+        with _settling(workspace, version):
+            record_response(workspace, promotion_of(workspace, version), answer, cancelled=True)
     for version, response in unheard_answers(workspace).items():
         print(f"version {version} was answered by {response.who} in a run that was killed, which is carried out now")
         with _settling(workspace, version):
-            carry_out(workspace, version, response)
+            _carry_out(workspace, version, response)
     for each in due_approvals(workspace):
         with _settling(workspace, each.version):
             promotion = promotion_of(workspace, each.version)
@@ -99,16 +121,18 @@ def _settling(workspace: Workspace, version: str) -> Iterator[None]:
 
 def finish(workspace: Workspace) -> CarriedOut | None:
     """Carry out the promotion that a killed refresh had decided, and end its run; None if there is none."""
-    found = find_unfinished(workspace)
-    if found is None:
-        return None
-    with closing(found.run):
-        if found.outcome != "promote" or found.settled:
+    with decision_lock(workspace.params.task.name):
+        found = find_unfinished(workspace)
+        if found is None:
             return None
-        return put_into_service(workspace, found.decision, {}, approved=found.approved)
+        with closing(found.run):
+            if found.outcome != "promote" or found.settled:
+                return None
+            return put_into_service(workspace, found.decision, {}, approved=found.approved)
 
 
 def decide_on_disagreements(workspace: Workspace) -> CarriedOut | None:
     """Decide on the challenger that waits for labels of disagreements, if they have come, and carry it out."""
-    decision = decide_again(workspace)
-    return None if decision is None else put_into_service(workspace, decision, {})
+    with decision_lock(workspace.params.task.name):
+        decision = decide_again(workspace)
+        return None if decision is None else put_into_service(workspace, decision, {})

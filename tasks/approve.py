@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 from prefect import State, get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 from prefect.input import RunInput
 from prefect.input.actions import read_flow_run_input
@@ -31,6 +33,7 @@ from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 
 PAUSE_KEY = "approval"
+BY_AUTOMATION = "Cancelled by Automation"  # how Prefect's message of a state begins that an automation set
 KEYSET = keyset_from_base_key(f"suspended-{PAUSE_KEY}")  # under which Prefect keeps the form and the answer
 
 
@@ -128,19 +131,48 @@ def unheard_answers(workspace: Workspace) -> dict[str, ApprovalResponse]:
         for each in approvals.pending_approvals(workspace):
             if each.approved or each.flow_run is None:
                 continue
-            flow_run_id = UUID(each.flow_run)
-            try:
-                state = client.read_flow_run(flow_run_id).state
-            except ObjectNotFound:  # deleted in Prefect: nobody can answer, and in time it is due
+            states = _states(client, each.flow_run)
+            if not states or not states[-1].is_final() or _cancelled_by_a_person(states):
                 continue
-            if state is not None and state.is_final() and (answer := _answer(flow_run_id)) is not None:
+            if (answer := _answer(UUID(each.flow_run))) is not None:
                 found[each.version] = answer
     return found
 
 
+@limited_task(
+    "other", name="cancelled approvals", task_run_name="look for approvals that were cancelled", cache_policy=NO_CACHE
+)
+def cancelled_approvals(workspace: Workspace) -> dict[str, ApprovalResponse | None]:
+    """By version that is not in service, the answer (None: there was none) to a run that a person cancelled."""
+    with get_client(sync_client=True) as client:
+        return {
+            each.version: _answer(UUID(each.flow_run))
+            for each in approvals.pending_approvals(workspace)
+            if each.flow_run is not None and _cancelled_by_a_person(_states(client, each.flow_run))
+        }
+
+
+def _states(client: SyncPrefectClient, flow_run: str) -> list[State[Any]]:
+    """All states of the run, the newest last; none if it was deleted in Prefect: nobody can answer, and in time it is due."""
+    try:
+        return sorted(client.read_flow_run_states(UUID(flow_run)), key=lambda state: state.timestamp)
+    except ObjectNotFound:
+        return []
+
+
+def _cancelled_by_a_person(states: Sequence[State[Any]]) -> bool:
+    """Whether the run is cancelled, and not by the automation that ends runs which hang: such a run is carried out again."""
+    if not states or not (states[-1].is_cancelled() or states[-1].is_cancelling()):
+        return False
+    first = next(state for state in states if state.is_cancelled() or state.is_cancelling())
+    return not (first.message or "").startswith(BY_AUTOMATION)
+
+
 @limited_task("other", name="record response", task_run_name="log the response to the approval", cache_policy=NO_CACHE)
-def record_response(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
-    decision = approvals.record_response(workspace, promotion, response)
+def record_response(
+    workspace: Workspace, promotion: Decision, response: ApprovalResponse | None, *, cancelled: bool = False
+) -> Decision:
+    decision = approvals.record_response(workspace, promotion, response, cancelled=cancelled)
     create_markdown_artifact(as_markdown(decision), key="verdict", description=decision.reason)
     log_verdict(decision)
     if decision.outcome != "promote" or not needs_trial(workspace):

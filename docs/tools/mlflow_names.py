@@ -40,7 +40,7 @@ VERSION_TAGS = {
     "decision.reason": "Its reason.",
     "decision.line": "The verdict in one line.",
     "answers": "Run and system of its newest answers to the held-out rows.",
-    "approval": "`waiting`, `approved`, `refused`, `timed out`, or `overtaken` by another champion.",
+    "approval": "`waiting`, `approved`, `refused`, `timed out`, `cancelled`, or `overtaken` by another champion.",
     "approval.until": "Until when it waits.",
     "approval.flow_run": "The suspended run of Prefect that takes the answer.",
     "approval.by": "Who decided.",

@@ -18,14 +18,16 @@ from perpetune.policy.decision.record import Decision, record
 from perpetune.records import parse_time
 from perpetune.runtime.prefect_api import FlowRun, Prefect
 from perpetune.tracking import registry
+from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.runs import artifact, artifact_names
 from perpetune.workspace import Workspace
 
 # Values of the tag `approval`. An approved version is "overtaken" if another became champion before its release, and
-# "without record" if the decision record that promotes it was deleted.
+# "without record" if the decision record that promotes it was deleted. "cancelled": a person cancelled the run that takes the
+# answer, or that was carrying it out.
 WAITING, APPROVED, REFUSED, TIMED_OUT, OVERTAKEN = "waiting", "approved", "refused", "timed out", "overtaken"
-WITHOUT_RECORD = "without record"
-ENDED = (REFUSED, TIMED_OUT, OVERTAKEN, WITHOUT_RECORD)
+WITHOUT_RECORD, CANCELLED = "without record", "cancelled"
+ENDED = (REFUSED, TIMED_OUT, OVERTAKEN, WITHOUT_RECORD, CANCELLED)
 STATE, UNTIL, FLOW_RUN, TIME = "approval", "approval.until", "approval.flow_run", "approval.time"
 RELEASING = timedelta(minutes=10)  # an approved version is not released by another process meanwhile
 
@@ -67,6 +69,7 @@ def await_approval(workspace: Workspace, version: str, flow_run_id: str, now: da
 def pending_approvals(workspace: Workspace) -> list[PendingApproval]:
     """The newest first."""
     use_mlflow(workspace)
+    complete_move(workspace.params.task.name)  # a killed process may have left one, which puts a version into service
     found = registry.versions_tagged(workspace.params.task.name, STATE, (WAITING, APPROVED))
     return [_pending(each.version, each.tags) for each in found if _is_pending(each.tags)]
 
@@ -149,15 +152,20 @@ def _decisions(run_id: str) -> Iterator[Decision]:
                 yield Decision.from_json(path.read_text(encoding="utf-8"))
 
 
-def record_response(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
-    """Log the decision on a promotion after its approval step; `response` is None if it timed out.
+def record_response(
+    workspace: Workspace, promotion: Decision, response: ApprovalResponse | None, *, cancelled: bool = False
+) -> Decision:
+    """Log the decision on a promotion after its approval step; `response` is None if nobody answered.
 
     The decision record is logged to the run that made the version; the version's tags name the reviewer, time and
     comment. If a process was killed between the record and the tags, its record stands and the rest is repeated.
+    `cancelled`: a person cancelled the run that takes the answer or carries it out, which counts after an approval too.
     """
     task, version = promotion.task, promotion.ids.model_version
     assert version is not None
-    decision = _recorded(promotion) or _decision_on(workspace, promotion, response)
+    decision = _recorded(promotion)
+    if decision is None or (cancelled and decision.outcome == "promote"):
+        decision = _decision_on(workspace, promotion, response, cancelled=cancelled)
     log_later_decision(workspace, decision, registry.get(task, version))
     registry.tag_version(task, version, _tags(decision))
     champion = registry.find(task, "champion")
@@ -168,7 +176,7 @@ def record_response(workspace: Workspace, promotion: Decision, response: Approva
 
 
 def _recorded(promotion: Decision) -> Decision | None:
-    """The response that was recorded since this promotion was decided."""
+    """The newest response that was recorded since this promotion was decided."""
     version = promotion.ids.model_version
     return next(
         (
@@ -180,7 +188,9 @@ def _recorded(promotion: Decision) -> Decision | None:
     )
 
 
-def _decision_on(workspace: Workspace, promotion: Decision, response: ApprovalResponse | None) -> Decision:
+def _decision_on(
+    workspace: Workspace, promotion: Decision, response: ApprovalResponse | None, *, cancelled: bool
+) -> Decision:
     task, version = promotion.task, str(promotion.ids.model_version)
     champion = registry.find(task, "champion")
     evidence = ApprovalEvidence(
@@ -191,14 +201,17 @@ def _decision_on(workspace: Workspace, promotion: Decision, response: ApprovalRe
         approve=response.approve if response else None,
         who=response.who if response else "",
         comment=response.comment if response else "",
+        cancelled=cancelled,
     )
     return record(approved(evidence), evidence, task=task, time=datetime.now(UTC), ids=promotion.ids)
 
 
 def _tags(decision: Decision) -> dict[str, str]:
     tags, evidence = {TIME: decision.time.isoformat()}, decision.evidence
+    is_cancelled = evidence.get("cancelled", False)  # records of before have none
     if evidence["approve"] is None:
-        return tags | {STATE: TIMED_OUT}
+        return tags | {STATE: CANCELLED if is_cancelled else TIMED_OUT}
     # "approved" means that the version is to be put into service.
-    state = REFUSED if not evidence["approve"] else APPROVED if decision.outcome == "promote" else OVERTAKEN
+    refused = CANCELLED if is_cancelled else OVERTAKEN
+    state = REFUSED if not evidence["approve"] else APPROVED if decision.outcome == "promote" else refused
     return tags | {"approval.by": evidence["who"], "approval.comment": evidence["comment"], STATE: state}

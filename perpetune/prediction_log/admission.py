@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     Row,
     Select,
+    Table,
     cast,
     exists,
     func,
@@ -154,7 +155,7 @@ def _known(
     query = select(*columns, admitted.exists().label("admitted"), number.label("first_label"))
     query = query.add_columns(*provenance_columns(task)).select_from(joined())
     rows = connection.execute(
-        query.where(*whole, predictions.c.id.in_(_labelled_or_asked(task, version, accepted, since)))
+        query.where(*whole, predictions.c.id.in_(labelled_or_asked(task, version, accepted, since)))
     ).all()
     counted = select(func.count()).select_from(predictions).where(*whole) if since else _whole_answers(task, version)
     answered = connection.execute(counted).scalar_one()
@@ -170,17 +171,20 @@ def _whole(task: str, version: str | None) -> list[ColumnElement[bool]]:
     return [predictions.c.task == task, *of_version, is_whole()]
 
 
-def _labelled_or_asked(
+def labelled_or_asked(
     task: str, version: str | None, accepted: ColumnElement[bool], since: datetime | None
 ) -> CompoundSelect[tuple[str]]:
     """The ids of requests with a label or a label request: few of all, so reads start at them.
 
     With `since`, all those of requests that were answered since then are among them.
     """
-    mine = [feedback.c.task == task, accepted]
-    mine += [feedback.c.version == version] if version else []
-    mine += [feedback.c.time >= since - _CLOCKS] if since else []
-    return select(feedback.c.request_id).where(*mine).union(select(label_requests.c.request_id))
+
+    def mine(table: Table) -> list[ColumnElement[bool]]:
+        of_version = [table.c.version == version] if version else []
+        return [table.c.task == task, *of_version, *([table.c.time >= since - _CLOCKS] if since else [])]
+
+    labelled = select(feedback.c.request_id).where(*mine(feedback), accepted)
+    return labelled.union(select(label_requests.c.request_id).where(*mine(label_requests)))
 
 
 def _whole_answers(task: str, version: str | None) -> Select[tuple[int]]:

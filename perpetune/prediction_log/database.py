@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alembic import command
 from alembic.config import Config
@@ -26,6 +27,9 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from perpetune.errors import PerpetuneError
+
+if TYPE_CHECKING:
+    import psycopg
 
 BUSY_SECONDS = 5.0
 MOVED = "perpetune_log_moved"  # a table with the address of the log, if it was moved (see `moving`)
@@ -106,9 +110,30 @@ def _parse(url: str) -> URL:
     )
 
 
+_PATIENCE = {
+    "connect_timeout": "5",  # seconds, until the server has let us in
+    "tcp_user_timeout": "10000",  # milliseconds, until what was sent is acknowledged
+    # Seconds: of a host that has vanished nothing comes, so that what waits for an answer would wait for two hours.
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+
+
 def _postgresql(target: URL) -> Engine:
-    patience = {"connect_timeout": "5", "tcp_user_timeout": "10000"}  # seconds; milliseconds
-    return create_engine(target.set(query={**patience, **target.query}), pool_pre_ping=True)
+    """The URL's own settings come first."""
+    engine = create_engine(target.set(query={**_PATIENCE, **target.query}), pool_pre_ping=True)
+    if "jit" not in str(target.query.get("options", "")):
+        event.listen(engine, "connect", _compile_no_plans)
+    return engine
+
+
+def _compile_no_plans(connection: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
+    """Compiling a plan of many subqueries takes longer than our queries do. Not by `options`, which PgBouncer refuses."""
+    connection.autocommit = True
+    connection.execute("SET jit = off")
+    connection.autocommit = False
 
 
 def _sqlite(target: URL) -> Engine:

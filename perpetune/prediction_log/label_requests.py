@@ -137,9 +137,8 @@ def _batches(values: Sequence[str]) -> Iterable[Sequence[str]]:
 
 def newest_draw(log: Engine, task: str, version: str) -> datetime | None:
     """When a draw over all requests last drew answers of the version; None if none did."""
-    of_version = label_requests.join(predictions, label_requests.c.request_id == predictions.c.id)
-    newest = select(func.max(label_requests.c.time)).select_from(of_version)
-    mine = (predictions.c.task == task, predictions.c.version == version, label_requests.c.weight.is_not(None))
+    newest = select(func.max(label_requests.c.time))
+    mine = (label_requests.c.task == task, label_requests.c.version == version, label_requests.c.weight.is_not(None))
     with log.connect() as connection:
         found: datetime | None = connection.execute(newest.where(*mine)).scalar_one()
     return found
@@ -203,7 +202,5 @@ def count_unasked(log: Engine, request_ids: Collection[str]) -> int:
 
 def _open(task: str, version: str | None, accepted: ColumnElement[bool]) -> ColumnElement[bool]:
     labelled = exists().where(feedback.c.request_id == label_requests.c.request_id, accepted)
-    # The second says nothing new. SQLite would read all predictions of the task without it.
-    asked = predictions.c.id.in_(select(label_requests.c.request_id))
-    mine = [predictions.c.id == label_requests.c.request_id, asked, predictions.c.task == task, ~labelled]
-    return and_(*mine, *([predictions.c.version == version] if version else []))
+    mine = [predictions.c.id == label_requests.c.request_id, label_requests.c.task == task, ~labelled]
+    return and_(*mine, *([label_requests.c.version == version] if version else []))

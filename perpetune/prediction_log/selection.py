@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select
 
-from perpetune.prediction_log.admission import settled_until
+from perpetune.prediction_log.admission import labelled_or_asked, settled_until
 from perpetune.prediction_log.cut_off import is_whole
 from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
 from perpetune.prediction_log.provenance import joined, provenance, provenance_columns
@@ -60,7 +60,7 @@ def _known(
     )
     mine = [predictions.c.task == task, predictions.c.time >= since]
     mine += [predictions.c.version == version] if version else []
-    of_interest = or_(first.is_not(None), label_requests.c.request_id.is_not(None))
+    of_interest = predictions.c.id.in_(labelled_or_asked(task, version, accepted, since))
     rows = query.add_columns(*provenance_columns(task)).select_from(joined()).where(*mine, of_interest)
     return {row.id: row for row in connection.execute(rows)}
 

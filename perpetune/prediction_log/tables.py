@@ -159,6 +159,10 @@ label_requests = Table(
     Column("propensity", Double),  # the probability with which it was drawn; NULL if it was not by chance
     Column("weight", Double),  # what its label counts in a mean over the requests that it was drawn from; NULL: nothing
     Column("urgent", Boolean, nullable=False, server_default=false()),
+    # Those of its prediction; a trigger fills them in.
+    Column("task", StorableText),
+    Column("version", StorableText),
+    Index("label_requests_task_version_request", "task", "version", "request_id"),
 )
 
 admitted_labels = Table(

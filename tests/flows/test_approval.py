@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from uuid import UUID
 
@@ -19,11 +21,14 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.states import Crashed
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Cancelling, Crashed
 from waiting import eventually
 from workspaces import write_params
 
 from perpetune.explain.status import decisions_of
+from perpetune.flows.release import settle_approvals
+from perpetune.loop.approve import ApprovalResponse, record_response
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
@@ -299,6 +304,70 @@ def test_the_next_check_carries_out_an_answer_whose_run_was_killed_and_gives_up_
     assert (tags["approval"], tags["approval.by"]) == ("refused", "Ada")
     assert registry.get("colours", unrecorded).tags["approval"] == "without record"
     settle(workspace)
+
+
+def answered(version_asked: tuple[str, Any], *, approve: bool) -> tuple[str, UUID]:
+    """The version, and its run, which no worker has started since it was resumed."""
+    version, waiting = version_asked
+    said = {"approve": approve, "who": "Ada", "comment": "reads well"}
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        assert client.resume_flow_run(UUID(waiting["id"]), said).status == "ACCEPT"
+    return version, UUID(waiting["id"])
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_what_a_person_cancels_is_recorded_as_cancelled_and_not_carried_out(workspace: Workspace) -> None:
+    """Without an answer, with one, and after it was recorded. A run that an automation ends is no person's word."""
+    before = champion(with_hours(workspace.root, 1.0))
+    unanswered, waiting = asked(workspace)
+    approved, approved_run = answered(asked(workspace), approve=True)
+    recorded, recorded_run = answered(asked(workspace), approve=True)
+    promotion = Decision.from_json((workspace.root / "promotion.json").read_text())
+    same = promotion.model_copy(update={"ids": promotion.ids.model_copy(update={"champion_version": before})})
+    assert record_response(workspace, same, ApprovalResponse(True, "Ada", "reads well")).outcome == "promote"
+    hung, hung_run = answered(asked(workspace), approve=False)
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"]) as client:
+        for run in (UUID(waiting["id"]), approved_run):
+            client.set_flow_run_state(run, Cancelled(), force=True)
+        client.set_flow_run_state(recorded_run, Cancelling(), force=True)
+        client.set_flow_run_state(hung_run, Cancelling(message="Cancelled by Automation 1"), force=True)
+        client.set_flow_run_state(hung_run, Cancelled(), force=True)
+    settle(workspace)
+    found = {version: registry.get("colours", version).tags for version in (unanswered, approved, recorded, hung)}
+    assert [tags["approval"] for tags in found.values()] == ["cancelled", "cancelled", "cancelled", "refused"]
+    assert champion(workspace) == before
+    assert decisions_of(workspace, unanswered)[0].reason.endswith("was cancelled before anybody answered.")
+    assert "Ada approved" in decisions_of(workspace, recorded)[0].reason
+    assert eventually(lambda: len(payloads(REJECTED, approved)), 60) == 1
+    settle(workspace)
+    assert len(decisions_of(workspace, approved)) == 2, "the promotion, and that its approval was cancelled"
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_two_that_settle_at_the_same_moment_settle_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, _ = asked(with_hours(workspace.root, 0.001))
+    time.sleep(4)
+    monkeypatch.chdir(workspace.root)
+    log_text, both = MlflowClient.log_text, Barrier(2)
+
+    def slowly(*given: Any) -> None:
+        time.sleep(2)
+        log_text(*given)
+
+    def settle_here() -> None:
+        with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+            both.wait()
+            settle_approvals(open_workspace())
+
+    monkeypatch.setattr(MlflowClient, "log_text", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        for settled in [pool.submit(settle_here) for _ in range(2)]:
+            settled.result()
+    assert registry.get("colours", version).tags["approval"] == "timed out"
+    assert [each.kind for each in decisions_of(workspace, version)] == ["approval", "promotion"]
+    assert len(eventually(lambda: payloads(REJECTED, version), 60)) == 1
 
 
 # The refresh itself, in a workspace without data: it would fail if it went on to train. It may be killed at an alias.

@@ -351,12 +351,17 @@ def _by_hand(evidence: Evidence) -> str | None:
 def _approval(decision: Decision) -> Iterator[str | None]:
     evidence = decision.evidence
     approve, who, comment = evidence.get("approve"), text(evidence, "who") or "a reviewer", text(evidence, "comment")
+    cancelled = evidence.get("cancelled") is True
+    if approve is None and cancelled:
+        yield "cancelled before an answer"
+        return
     if approve is None:
         hours = number(evidence, "hours")
         yield None if hours is None else f"no answer within {hours:g} hours"
         return
     verb = "approved" if approve else "refused"
-    late = ", but the champion changed meanwhile" if approve and decision.outcome == "reject" else ""
+    why = ", then cancelled" if cancelled else ", but the champion changed meanwhile"
+    late = why if approve and decision.outcome == "reject" else ""
     yield f"{verb} by {who}{late}{f': {comment}' if comment else ''}"
 
 

@@ -189,7 +189,7 @@ def _floor_setting(decision: Decision) -> str:
 
 
 def _approval(decision: Decision) -> Iterator[str]:
-    if decision.evidence.get("approve") is None:
+    if decision.evidence.get("approve") is None and decision.evidence.get("cancelled") is not True:
         yield "Raise promote.approval_hours if reviewers need more time."
     else:
         yield f"{_kept(decision)}; `perpetune refresh` makes a new challenger."

@@ -12,12 +12,12 @@ YES = ApprovalEvidence("3", "2", "2", 72, True, "Ada", "reads well")
 versions = st.none() | st.sampled_from(["1", "2"])
 
 
-@given(versions, versions, st.none() | st.booleans())
-def test_only_an_approval_with_the_same_champion_promotes(
-    before: str | None, now: str | None, word: bool | None
+@given(versions, versions, st.none() | st.booleans(), st.booleans())
+def test_only_an_approval_with_the_same_champion_that_nobody_cancelled_promotes(
+    before: str | None, now: str | None, word: bool | None, cancelled: bool
 ) -> None:
-    verdict = approved(replace(YES, compared_with=before, champion=now, approve=word))
-    assert (verdict.outcome == "promote") == (word is True and before == now)
+    verdict = approved(replace(YES, compared_with=before, champion=now, approve=word, cancelled=cancelled))
+    assert (verdict.outcome == "promote") == (word is True and before == now and not cancelled)
 
 
 def test_the_reason_says_who_and_why() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from perpetune.prediction_log.admission import admit, newly_admitted
 from perpetune.prediction_log.database import open_log, writing
 from perpetune.prediction_log.label_counts import label_counts
-from perpetune.prediction_log.label_requests import Drawn, count_open, open_requests, request_labels
+from perpetune.prediction_log.label_requests import Drawn, count_open, newest_draw, open_requests, request_labels
 from perpetune.prediction_log.queries import counts, labelled_examples, labelled_since, recent_predictions
 from perpetune.prediction_log.selection import selection
 from perpetune.prediction_log.summary import log_summary
@@ -40,6 +40,14 @@ READS: dict[str, Callable[[sqlalchemy.Engine], object]] = {
 }
 
 
+OF_VERSION: dict[str, Callable[[sqlalchemy.Engine], object]] = {
+    "admit": lambda log: admit(log, "reviews", "1", NOW, unasked=True),
+    "selection": lambda log: selection(log, "reviews", "1", NOW, limit=5),
+    "open requests": lambda log: open_requests(log, "reviews", version="1"),
+    "newest draw": lambda log: newest_draw(log, "reviews", "1"),
+}
+
+
 def fill(log: sqlalchemy.Engine, prediction: Make, count: int = 4000) -> None:
     """Version 1 has the newest 200. Of all requests one in forty is labelled, and one in two hundred asked for."""
     asked = [prediction(number, version="1" if number >= count - 200 else "0") for number in range(count)]
@@ -49,8 +57,24 @@ def fill(log: sqlalchemy.Engine, prediction: Make, count: int = 4000) -> None:
 
 @pytest.mark.parametrize("name", READS)
 def test_no_read_steps_through_all_requests(log: sqlalchemy.Engine, prediction: Make, name: str) -> None:
-    """Counted in steps of SQLite's virtual machine, which are the same on every machine; a row takes about ten."""
     fill(log, prediction)
+    # A count of all requests would take four for each; training reads every label.
+    assert steps_of(READS[name], log) < (24_000 if name == "training" else 16_000)
+
+
+@pytest.mark.parametrize("name", OF_VERSION)
+def test_reads_of_a_version_pass_over_the_label_requests_of_others(
+    log: sqlalchemy.Engine, prediction: Make, name: str
+) -> None:
+    fill(log, prediction)
+    others = [Drawn(f"chatcmpl-{number}", "lot", 0.5, 1.0) for number in range(0, 3800, 2)]
+    request_labels(log, others, NOW)
+    # To pass through the 1,900 of the other version would take some 20,000 more.
+    assert steps_of(OF_VERSION[name], log) < 20_000
+
+
+def steps_of(read: Callable[[sqlalchemy.Engine], object], log: sqlalchemy.Engine) -> int:
+    """Steps of SQLite's virtual machine, which are the same on every machine; a row takes about ten."""
     log.dispose()
     log = open_log(str(log.url))  # which looks at samples of the tables
     steps = [0]
@@ -64,11 +88,10 @@ def test_no_read_steps_through_all_requests(log: sqlalchemy.Engine, prediction: 
         connection.set_progress_handler(more, 100)
 
     try:
-        READS[name](log)
+        read(log)
     finally:
         log.dispose()
-    # A count of all requests would take four for each; training reads every label.
-    assert steps[0] < (24_000 if name == "training" else 16_000)
+    return steps[0]
 
 
 @pytest.mark.parametrize("reason", [None, "stop", *CUT_OFF])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -61,8 +66,8 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     record(log, asked)
     record(log, asked)
     for minutes, label in ((1, "good"), (2, "b\0d\ud800"), (3, "good"), (1, "good")):
-        time = asked[0].time + timedelta(minutes=minutes)
-        add_feedback(log, Feedback(request_id=asked[0].id, time=time, label=label))
+        when = asked[0].time + timedelta(minutes=minutes)
+        add_feedback(log, Feedback(request_id=asked[0].id, time=when, label=label))
 
     found = recent_predictions(log, "reviews", limit=2)
     assert [row.input for row in found] == ["a\ufffdb", "question 3"]
@@ -74,7 +79,7 @@ def test_the_log(server: str, prediction: Callable[..., Prediction]) -> None:
     log.dispose()
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0012"])
 def test_an_older_log_keeps_its_rows(postgres: Postgres, prediction: Callable[..., Prediction], revision: str) -> None:
     log = open_log(postgres.url)
     delete_older(log, "reviews", datetime.now(UTC))
@@ -168,6 +173,69 @@ def test_all_kinds_of_rows_and_their_deletion(server: str, prediction: Callable[
 def test_labels_of_an_older_log_judge_as_before(postgres: Postgres, prediction: Callable[..., Prediction]) -> None:
     log = open_log(postgres.url)
     check_provenance_of_older_labels(log, lambda: open_log(postgres.url), prediction)
+
+
+KEEPALIVES = ("SO_KEEPALIVE", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+
+
+@contextmanager
+def forwarded(path: Path) -> Iterator[int]:
+    """A TCP port whose connections go on to PostgreSQL's socket."""
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        while block := source.recv(65_536):
+            target.sendall(block)
+        target.close()
+
+    def serve() -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, server = listener.accept()[0], socket.socket(socket.AF_UNIX)
+                server.connect(str(path))
+                for pair in ((client, server), (server, client)):
+                    Thread(target=pump, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [("", [1, 10, 5, 3, 10_000]), ("&keepalives_idle=60&tcp_user_timeout=7000", [1, 60, 5, 3, 7000])],
+)
+def test_a_host_that_vanishes_is_noticed(postgres: Postgres, more: str, expected: list[int]) -> None:
+    """While a query waits for its answer, the kernel asks the host whether it is still there: see tcp(7)."""
+    with forwarded(postgres.data.parent / ".s.PGSQL.5432") as port:
+        log = open_log(f"postgresql://ann@127.0.0.1:{port}/postgres?sslmode=disable&gssencmode=disable{more}")
+        with log.connect() as connection:
+            number = connection.connection.dbapi_connection.fileno()  # type: ignore[union-attr]
+            with socket.socket(fileno=os.dup(number)) as used:
+                found = [
+                    used.getsockopt(
+                        socket.SOL_SOCKET if name.startswith("SO") else socket.IPPROTO_TCP, getattr(socket, name)
+                    )
+                    for name in KEEPALIVES
+                ]
+        log.dispose()
+    assert found == expected
+
+
+def test_a_host_that_answers_nothing_is_given_up_in_seconds() -> None:
+    """It takes connections, as a proxy does whose server has vanished, and sends nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(PerpetuneError, match="cannot be opened"):
+            open_log(f"postgresql://ann@127.0.0.1:{silent.getsockname()[1]}/postgres?connect_timeout=2")
+        assert time.monotonic() - began < 20
+
+
+def test_plans_are_not_compiled_unless_the_url_says_so(server: str) -> None:
+    for more, expected in (("", "off"), ("&options=-c%20jit%3Don", "on")):
+        log = open_log(server + more)
+        with log.connect() as connection:
+            assert connection.exec_driver_sql("SHOW jit").scalar_one() == expected
+        log.dispose()
 
 
 def test_a_wrong_database_is_one_clear_error(server: str) -> None:

@@ -319,6 +319,8 @@ def test_a_persons_word() -> None:
     assert said(yes) == "promote version 4: approved by Ada: reads well"
     assert said(replace(yes, approve=False)) == "reject version 4: refused by Ada: reads well"
     assert said(replace(yes, approve=None)) == "reject version 4: no answer within 72 hours"
+    assert said(replace(yes, approve=None, cancelled=True)) == "reject version 4: cancelled before an answer"
+    assert said(replace(yes, cancelled=True)) == "reject version 4: approved by Ada, then cancelled: reads well"
     late = said(replace(yes, champion="5"))
     assert late == "reject version 4: approved by Ada, but the champion changed meanwhile: reads well"
     hand = ManualPromotion("dearer,\nand worth it", "4", "3", "reject", 0.2)

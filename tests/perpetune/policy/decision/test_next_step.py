@@ -134,6 +134,8 @@ def test_each_outcome_of_a_check_says_what_happens_next(
 def test_nobodys_word_and_a_no_are_told_apart() -> None:
     assert "promote.approval_hours" in next_steps(decision("approval", "reject", {"approve": None}))[0]
     assert "`perpetune refresh`" in next_steps(decision("approval", "reject", {"approve": False}))[0]
+    cancelled = next_steps(decision("approval", "reject", {"approve": None, "cancelled": True}))
+    assert "promote.approval_hours" not in " ".join(cancelled)
 
 
 def test_what_gave_way_can_come_again() -> None:
