@@ -141,8 +141,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
 
 
 def _workspace(folder: Path, model: Path) -> Path:
-    """A copy of what Compose mounts, with a workspace whose model is tiny, owned by a user that is not root."""
+    """A checkout as Compose mounts it, with a workspace whose model is tiny, owned by a user that is not root."""
     folder.mkdir()
+    for name in ("perpetune", "prefect", "mlflow"):  # its code is never that of the image
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"raise RuntimeError('{name} of the checkout was imported')\n")
     for name in ("docker-compose.yml", ".env.example"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
@@ -242,6 +245,13 @@ def _as_other_role(stack: Stack) -> None:
     words = ["psql", "-h", address, "-U", "prefect", "-d", "perpetune", "-XAtc", "select 1"]
     done = subprocess.run(words, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_in_a_container_has_its_secrets(stack: Stack) -> None:
+    """`docker compose exec worker perpetune ...`, which does not go through the entrypoint."""
+    for words in (["keys", "add", "shop", "--role", "ask"], ["status"], ["audit", "verify"]):
+        done = stack.host.execute(stack.services["worker"], ("perpetune", *words))
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
 
 
 def test_the_proxy_keeps_the_metrics_in_and_names_the_client(stack: Stack) -> None:
