@@ -19,6 +19,7 @@ from perpetune.flows.remote_training.sagemaker import SageMaker
 from perpetune.flows.remote_training.this_machine import ThisMachine
 from perpetune.training.remote.client import Patience, Service, train_remotely
 from perpetune.training.remote.store import JobStore
+from perpetune.workspace import open_workspace
 
 _APPENDED = ("-m", "perpetune.training.job")
 
@@ -114,7 +115,7 @@ def _service(options: argparse.Namespace) -> Service:
         )
     if options.service == "prefect":
         variables = {name: _value(text) for name, text in _pairs(options.variable, "--variable").items()}
-        return PrefectPool(options.pool, options.image, variables)
+        return PrefectPool(options.pool, open_workspace().params.task.name, options.image, variables)
     if options.service == "kubeflow":
         return Kubeflow(
             image=options.image,

@@ -130,7 +130,7 @@ def test_a_training_runs_in_a_pool_and_its_end_is_seen(
     """The flow, its command and how it ended; that the store holds no job is what the command finds."""
     folder, _, _ = workspace
     python("-m", "prefect", "work-pool", "create", "trainers", "--type", "process")
-    pool = PrefectPool("trainers")
+    pool = PrefectPool("trainers", "colours")
     with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
         run = pool.start(f"file://{tmp_path}/store")
         assert pool.why_ended(run) is None
@@ -139,6 +139,19 @@ def test_a_training_runs_in_a_pool_and_its_end_is_seen(
     assert ended is not None
     assert ended.startswith("Failed")
     assert "the training ended with status 1" in ended
+
+
+def test_tasks_that_share_a_pool_train_in_their_own_images(
+    workspace: tuple[Path, Supervisor, Ports], tmp_path: Path
+) -> None:
+    images = {"colours": "registry.example/colours:1", "shapes": "registry.example/shapes:1"}
+    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+        for task, image in images.items():
+            PrefectPool("gpu", task, image).start(f"file://{tmp_path}/store")
+    found = {task: ask("GET", f"/deployments/name/train/{task}") for task in images}
+    assert {task: each["job_variables"]["image"] for task, each in found.items()} == images
+    for each in found.values():
+        ask("DELETE", f"/deployments/{each['id']}")
 
 
 @pytest.mark.integration
