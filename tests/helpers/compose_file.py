@@ -53,6 +53,10 @@ def read_compose(environment: Mapping[str, str], *more: Path) -> dict[str, Any]:
     for file in (FILE, *more):
         read = yaml.safe_load(file.read_text(encoding="utf-8"))
         found = _merged(found, _interpolated(read, environment))
+    services = found["services"]
+    for name, service in services.items():
+        if extended := service.pop("extends", None):
+            services[name] = _merged(services[extended["service"]], service)
     return found
 
 
