@@ -131,9 +131,8 @@ def test_the_pipeline_has_the_steps_of_the_flow_in_order(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_the_pipeline_is_valid_by_kfps_own_specification(tmp_path: Path) -> None:
     pipeline = compiled(tmp_path)
-    from google.protobuf import json_format
-    from kfp.pipeline_spec import pipeline_spec_pb2
-
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    pipeline_spec_pb2 = pytest.importorskip("kfp.pipeline_spec.pipeline_spec_pb2")
     spec = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
     assert spec.pipeline_info.name == "perpetune-refresh"
     with pytest.raises(json_format.ParseError):
@@ -145,7 +144,13 @@ QUESTIONS = {"billing": ("invoice", "refund", "receipt"), "technical": ("screen"
 
 def rows() -> list[Example]:
     return [
-        Example(input=f"{opening} {thing} {number}", output=desk, id=f"{desk}{thing}{opening}{number}", source="test")
+        Example(
+            input=f"{opening} {thing} {number}",
+            output=desk,
+            id=f"{desk}-{thing}-{opening}-{number}",
+            group=f"{desk}-{thing}-{opening}-{number}",
+            source="test",
+        )
         for desk, things in QUESTIONS.items()
         for thing in things
         for opening in ("my", "the", "our")
@@ -194,7 +199,7 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     connect(variables["MLFLOW_TRACKING_URI"])
-    MlflowClient().create_experiment("desk", artifact_location=str(tmp_path / "artifacts"))
+    experiment = MlflowClient().create_experiment("desk", artifact_location=str(tmp_path / "artifacts"))
 
     send(root, store)
     sent = read_manifest(store)
@@ -208,7 +213,7 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
     assert said[2] in {"promote", "reject"}
     bring(store, root, sent)
     assert (root / "dvc.lock").is_file()
-    runs = MlflowClient().search_runs([MlflowClient().get_experiment_by_name("desk").experiment_id])
+    runs = MlflowClient().search_runs([experiment])
     refreshes = [run for run in runs if run.data.tags.get("perpetune.kind") == "refresh"]
     [run] = refreshes
     assert (run.info.status, run.data.tags["decision"]) == ("FINISHED", said[2])
