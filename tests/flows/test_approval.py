@@ -279,7 +279,8 @@ def served(workspace: Workspace) -> Iterator[str]:
     command = [sys.executable, "-m", "perpetune.gateway", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, cwd=workspace.root) as process:
         try:
-            eventually(lambda: answers(f"http://127.0.0.1:{port}/healthz"), 120)
+            eventually(lambda: answers(f"http://127.0.0.1:{port}/healthz") or process.poll() is not None, 300)
+            assert process.poll() is None, "it has ended"
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
