@@ -26,6 +26,8 @@ from perpetune.flows.remote_refresh.pipeline import RefreshPipeline
 from perpetune.flows.remote_refresh.steps import STEPS, command
 from perpetune.flows.remote_training.kubeflow import Kubeflow
 from perpetune.records import Example, write_jsonl
+from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.stack import Ports, environment, servers
 from perpetune.tracking import registry
 from perpetune.tracking.runs import connect
 from perpetune.training.remote.store import JobStore
@@ -190,7 +192,6 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
     variables = {
         "MLFLOW_TRACKING_URI": new_mlflow_store(tmp_path),
         "PERPETUNE_DATABASE_URL": f"sqlite:///{tmp_path}/predictions.db",
-        "PREFECT_HOME": str(tmp_path / "prefect"),
         "PERPETUNE_ASSETS": str(ROOT / "assets"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",
@@ -203,12 +204,15 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
 
     send(root, store)
     sent = read_manifest(store)
-    said = []
-    for step in STEPS:
-        words = command(step, store.address)
-        done = subprocess.run([sys.executable, *words[1:]], cwd="/", capture_output=True, text=True, timeout=800)
-        assert done.returncode == 0, (step.name, done.stdout[-3000:], done.stderr[-3000:])
-        said.append(done.stdout.split()[-1])
+    ports = Ports(*free_ports(4))
+    opened = open_workspace(root)
+    variables = environment(opened, ports)
+    seed_servers(opened, "prefect")
+    with Supervisor(root, opened.home / "logs", variables, print) as supervisor:
+        supervisor.start(servers(opened, ports))
+        monkeypatch.setenv("PREFECT_API_URL", variables["PREFECT_API_URL"])
+        said = [run(command(step, store.address)) for step in STEPS]
+        again = run(command(STEPS[0], store.address))
     assert said[:2] == ["curated", "trained"]
     assert said[2] in {"promote", "reject"}
     bring(store, root, sent)
@@ -220,10 +224,14 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
     assert len(registry.versions("desk")) >= 1
     outcome = read_outcome(store)
     assert outcome is not None and outcome["outcome"] == said[2]
-    again = subprocess.run(
-        [sys.executable, *command(STEPS[0], store.address)[1:]], cwd="/", capture_output=True, text=True
-    )
-    assert again.stdout.split()[-1] == said[2], "a pipeline that is tried again does nothing that is done"
+    assert again == said[2], "a pipeline that is tried again does nothing that is done"
+
+
+def run(words: list[str]) -> str:
+    """The last word that the command of a container prints, run by the Python of this process in no workspace."""
+    done = subprocess.run([sys.executable, *words[1:]], cwd="/", capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, (words, done.stdout[-3000:], done.stderr[-3000:])
+    return done.stdout.split()[-1]
 
 
 class Ended:
