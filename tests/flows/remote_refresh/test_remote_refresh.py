@@ -218,9 +218,9 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
     bring(store, root, sent)
     assert (root / "dvc.lock").is_file()
     runs = MlflowClient().search_runs([experiment])
-    refreshes = [run for run in runs if run.data.tags.get("perpetune.kind") == "refresh"]
-    [run] = refreshes
-    assert (run.info.status, run.data.tags["decision"]) == ("FINISHED", said[2])
+    refreshes = [each for each in runs if each.data.tags.get("perpetune.kind") == "refresh"]
+    [logged] = refreshes
+    assert (logged.info.status, logged.data.tags["decision"]) == ("FINISHED", said[2])
     assert len(registry.versions("desk")) >= 1
     outcome = read_outcome(store)
     assert outcome is not None and outcome["outcome"] == said[2]
