@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -141,22 +142,20 @@ def test_the_pipeline_is_valid_by_kfps_own_specification(tmp_path: Path) -> None
         json_format.ParseDict({**pipeline, "roots": {}}, pipeline_spec_pb2.PipelineSpec())
 
 
-QUESTIONS = {"billing": ("invoice", "refund", "receipt"), "technical": ("screen", "keyboard", "printer")}
+QUESTIONS = {
+    "billing": ("invoice", "refund", "card payment", "receipt", "subscription fee", "discount"),
+    "technical": ("screen", "keyboard", "battery", "password", "printer", "headset"),
+}
+OPENINGS = ("Hello, my", "Please help: the", "Since Monday our", "I have a problem, the", "What about the", "Again the")
+ENDINGS = ("is wrong", "never came", "is not right any more")
 
 
 def rows() -> list[Example]:
+    """Questions for two desks, worded differently enough that no two are near duplicates."""
     return [
-        Example(
-            input=f"{opening} {thing} {number}",
-            output=desk,
-            id=f"{desk}-{thing}-{opening}-{number}",
-            group=f"{desk}-{thing}-{opening}-{number}",
-            source="test",
-        )
+        Example(input=f"{' '.join(words)}.", output=desk, id=f"{desk}-{n}", group=f"{desk}-{n}", source="test")
         for desk, things in QUESTIONS.items()
-        for thing in things
-        for opening in ("my", "the", "our")
-        for number in range(8)
+        for n, words in enumerate(product(OPENINGS, things, ENDINGS))
     ]
 
 
@@ -172,19 +171,21 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each command once, outside a container, with a tiny model. Each has a scratch folder of its own, as on another machine."""
-    words = sorted({*" ".join(f"{row.input} {row.output}" for row in rows()).split(), "which", "desk", "?", "user"})
-    base = random_model(tmp_path / "base", words, 128)
+    instruction = "Which desk answers this question?"
+    text = " ".join([instruction, *(f"{row.input} {row.output}" for row in rows())])
+    base = random_model(tmp_path / "base", sorted({*text.split(), "system", "user", "assistant"}), 256)
     root = tmp_path / "workspace"
     root.mkdir()
     write_params(
         root,
-        task={"name": "desk", "instruction": "which desk ?", "labels": list(QUESTIONS)},
+        task={"name": "desk", "instruction": instruction, "new_labels": True},
         base={"model": f"path:{base}", "revision": None},
         fetch={"sources": ["inbox"]},
-        split={"frozen": 0.3, "validation": 0.1},
-        train={"precision": "fp32", "epochs": 8.0, "learning_rate": 3e-3},
-        evaluate={"max_new_tokens": 4, "few_shot_examples": 2},
-        promote={"min_rows": 15, "margin": 0.2},
+        reference={"min_recent": 15},
+        split={"frozen": 0.3, "validation": 0.1, "recent": 0.4},
+        train={"precision": "fp32", "epochs": 4.0, "learning_rate": 3e-3},
+        evaluate={"max_new_tokens": 8, "few_shot_examples": 2, "batch_tokens": 512},
+        promote={"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
     )
     shutil.copy(ROOT / "dvc.yaml", root)
     write_jsonl(tmp_path / "rows.jsonl", rows())
