@@ -57,7 +57,7 @@ test-s3: .venv-s3/ready
 
 # What is sent to Vertex AI and Kubeflow, checked by their libraries, which hold protobuf back.
 test-clouds: .venv-clouds/ready
-	PYTHONPATH=$(CURDIR) nice -n 10 .venv-clouds/bin/python -m pytest -q tests/flows/remote_training
+	PYTHONPATH=$(CURDIR) nice -n 10 .venv-clouds/bin/python -m pytest -q tests/flows/remote_training tests/flows/remote_refresh
 
 # Environments whose packages lie before those of .venv.
 .venv-s3/ready .venv-clouds/ready: .venv-%/ready: %.lock .venv/ready
@@ -131,7 +131,7 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/*.yml
 	$(BIN)/hadolint deploy/Dockerfile mlflow/Dockerfile
 	sh .ci/secrets
 	$(SITE) --quiet

@@ -16,15 +16,14 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import prefect
 from prefect import get_client
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import TerminationSignal
 from prefect.runner import Runner
 from prefect.settings import PREFECT_RUNNER_SERVER_ENABLE, get_current_settings, temporary_settings
 
-import perpetune
 from perpetune.errors import PerpetuneError
+from perpetune.flows import OUTSIDE, RUN_FOLDER
 from perpetune.flows.alerting.automations import register_alerts
 from perpetune.flows.deployments import deploy, deployments
 from perpetune.flows.health import health_server
@@ -50,7 +49,6 @@ def main() -> None:
     spare_this_machine()
     try:
         workspace = open_workspace()
-        require_no_namesake(workspace.root)
         if arguments.command == "deploy":
             folder = arguments.workspace or workspace.root
             for name in deploy(workspace.params, arguments.pool, arguments.image, folder):
@@ -69,6 +67,7 @@ def main() -> None:
         register_alerts(workspace.params.task.name, workspace.settings.alerts, workspace.params.limits)
     except PerpetuneError as fault:  # runs are more important than alerts; `perpetune doctor` says it too
         print(f"there are no alerts: {fault}")
+    leave(workspace.root)
     run_worker(found)
 
 
@@ -99,19 +98,13 @@ def polled_within(runner: Runner, silence: timedelta) -> bool:
     return runner.last_polled is not None and datetime.now(UTC) - runner.last_polled <= silence
 
 
-def require_no_namesake(folder: Path) -> None:
-    """Refuse a workspace that hides perpetune or Prefect: Prefect imports both from the working directory first.
-
-    Other modules come later, when `perpetune.flows` has moved the working directory to the end of the path.
-    Raises PerpetuneError.
-    """
-    for hidden in (perpetune, prefect):
-        name = hidden.__name__
-        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
-            if file.is_file() and not file.samefile(str(hidden.__file__)):
-                raise PerpetuneError(
-                    f"this module hides {name} from the flow runs of this workspace", where=str(file), do="rename it"
-                )
+def leave(folder: Path) -> None:
+    """Go outside the workspace `folder`, so that runs import nothing from it; they work in it (perpetune.flows)."""
+    os.environ[RUN_FOLDER] = str(folder)
+    if "PYTHONPATH" in os.environ:
+        entries = os.environ["PYTHONPATH"].split(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries if entry)
+    os.chdir(OUTSIDE)
 
 
 def await_server() -> None:

@@ -16,6 +16,7 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from perpetune.errors import PerpetuneError
+from perpetune.flows import OUTSIDE, RUN_FOLDER
 from perpetune.flows.approval import approval
 from perpetune.flows.refresh import refresh
 from perpetune.flows.retention import retention
@@ -96,17 +97,18 @@ def deployments(params: Params) -> list[RunnerDeployment]:
 def deploy(params: Params, pool: str, image: str | None, folder: Path) -> list[str]:
     """Register the deployments with a work pool; returns their names.
 
-    The runs work in `folder`, the path of the workspace on the workers: by default Prefect would run in a copy of it.
+    The runs work in `folder`, the path of the workspace on the workers, and import nothing from it: by default Prefect
+    would run in a copy of it.
     Raises PerpetuneError if there is no such pool or it needs an image, DeploymentApplyError if Prefect rejects them.
     """
     _require(pool, image)
     found = deployments(params)
     for deployment in found:
         deployment.job_variables = {
-            "env": SAFE_PATH,
+            "env": {**SAFE_PATH, RUN_FOLDER: str(folder)},
             **({} if deployment.flow_name == refresh.name else WITHOUT_TRAINING),
         }
-        deployment.storage = LocalStorage(str(folder))
+        deployment.storage = LocalStorage(str(OUTSIDE))
         deployment.apply(work_pool_name=pool, image=image)
     return [deployment.full_name for deployment in found]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prefect import flow
 from prefect.runtime import flow_run
 
@@ -10,6 +12,8 @@ from perpetune.policy.wording import one_line
 from perpetune.runtime.events import REFRESHED, UNCHANGED
 from perpetune.workspace import open_workspace
 
+Until = Literal["curate", "train"]
+
 
 def run_name() -> str:
     return f"refresh ({flow_run.parameters['trigger']})"
@@ -17,7 +21,12 @@ def run_name() -> str:
 
 @flow(name="refresh", flow_run_name=run_name, log_prints=True)
 def refresh(
-    trigger: Trigger = "manual", reason: str = "started manually", again: bool = False, verbose: bool = False
+    trigger: Trigger = "manual",
+    reason: str = "started manually",
+    again: bool = False,
+    verbose: bool = False,
+    until: Until | None = None,
+    goes_on: str | None = None,
 ) -> str:
     """Curate, fine-tune, evaluate, decide and, if the challenger passes the gate, release it or put it on trial.
 
@@ -27,6 +36,9 @@ def refresh(
     too (perpetune.tasks.verdict reads it from the run). If the last refresh was killed after its decision, that is
     carried out first; so is a decision on the last challenger whose labels of disagreements have come. After a promotion
     nothing else is done, unless `again`.
+
+    `until` ends it after that step, as "curated" or "trained", with its MLflow run open to the flow run that goes on; that
+    one gets the id of this flow run as `goes_on`, so that it keeps the data (perpetune.flows.remote_refresh).
     """
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
     from perpetune.flows.release import decide_on_disagreements, finish, put_into_service, settle_approvals
@@ -60,15 +72,19 @@ def refresh(
         return decided.outcome
     taken: dict[str, float] = {}
     with timed(taken, CURATE):
-        curated = curate(workspace)
+        curated = curate(workspace, goes_on)
     if not again and (why := nothing_new(workspace, curated, trigger)):
         emit(UNCHANGED, workspace.params.task.name, {"reason": why, "trigger": trigger})
         return "unchanged"
-    with tracked(workspace, "refresh", trigger, reason, curated.version) as run:
+    if until == "curate":
+        return "curated"
+    with tracked(workspace, "refresh", trigger, reason, curated.version, ends=until is None) as run:
         log_data(workspace, run, curated)
         planned = plan(workspace, run, curated)
         with timed(taken, TRAIN):
             challenger = fine_tune(workspace, run, planned)
+        if until == "train":
+            return "trained"
         version = register(workspace, run, curated, challenger)
         with timed(taken, EVALUATE):
             assessment = assess(workspace, run, challenger, version)
@@ -77,6 +93,7 @@ def refresh(
             decision = decide(workspace, run, curated, challenger, assessment, version, traffic)
         version = decision.ids.model_version or version
         outcome = put_into_service(workspace, decision, taken).outcome
-    compare(workspace, planned, taken, challenger)
+    if goes_on is None:
+        compare(workspace, planned, taken, challenger)
     emit(REFRESHED, workspace.params.task.name, {"version": version, "outcome": outcome, "trigger": trigger})
     return outcome

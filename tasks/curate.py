@@ -25,8 +25,8 @@ from perpetune.workspace import Workspace
     retry_condition_fn=unless_user_error,
     cache_policy=NO_CACHE,
 )
-def curate(workspace: Workspace) -> CuratedData:
-    curated = curation.curate(workspace, str(flow_run.id))
+def curate(workspace: Workspace, goes_on: str | None = None) -> CuratedData:
+    curated = curation.curate(workspace, goes_on or str(flow_run.id))
     print(f"data {curated.version[:8]}: " + ", ".join(f"{count} {name}" for name, count in curated.rows.items()))
     if advice := curation.schema_advice(workspace):
         print("all outputs are JSON objects: task.output_schema would keep them valid (`--verbose` shows one)")

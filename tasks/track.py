@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 
 from perpetune.loop import run_context
 from perpetune.tasks.time_limits import limited_task
-from perpetune.tracking.runs import Run, close_run, tag_error
+from perpetune.tracking.runs import Run, close_run, mark_killed, tag_error
 from perpetune.workspace import Workspace
 
 
@@ -33,17 +33,23 @@ def open_run(
 
 @contextmanager
 def tracked(
-    workspace: Workspace, kind: run_context.Kind, trigger: str, reason: str, data_version: str | None = None
+    workspace: Workspace,
+    kind: run_context.Kind,
+    trigger: str,
+    reason: str,
+    data_version: str | None = None,
+    *,
+    ends: bool = True,
 ) -> Iterator[Run]:
-    """An MLflow run that succeeds or fails with the flow."""
+    """An MLflow run that succeeds or fails with the flow; if it does not end here, the next flow run resumes it."""
     run = open_run(workspace, kind, trigger, reason, data_version)
-    with closing(run):
+    with closing(run, ends=ends):
         yield run
 
 
 @contextmanager
-def closing(run: Run) -> Iterator[None]:
-    """Close the run as succeeded, or as failed with the error of the block."""
+def closing(run: Run, *, ends: bool = True) -> Iterator[None]:
+    """Close the run as succeeded, or as failed with the error of the block; as interrupted if it does not end here."""
     succeeded = False
     try:
         yield
@@ -52,4 +58,7 @@ def closing(run: Run) -> Iterator[None]:
         tag_error(run, fault)
         raise
     finally:
-        close_run(run, succeeded=succeeded)
+        if succeeded and not ends:
+            mark_killed(run)
+        else:
+            close_run(run, succeeded=succeeded)

@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 umask 022
 mkdir -p -m 700 secrets
-mkdir -p .perpetune/s3
+mkdir -p .perpetune/s3 backups
 
 random() {
   od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
@@ -51,6 +51,6 @@ if [ ! -e .env ]; then
   sed -e "s/^PERPETUNE_UID=.*/PERPETUNE_UID=$owner/" -e "s/^PERPETUNE_GID=.*/PERPETUNE_GID=$group/" .env.example > .env
 fi
 if [ "$(id -u)" = 0 ]; then
-  chown "$owner:$group" .perpetune
+  chown "$owner:$group" .perpetune backups
   chown -R "$owner:$group" secrets .env .perpetune/s3
 fi

@@ -9,16 +9,18 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from perpetune.errors import PerpetuneError
 from perpetune.flows.remote_training.kubeflow import Kubeflow
+from perpetune.flows.remote_training.options import add_environment, add_kubeflow_options, kubeflow_of, pairs
 from perpetune.flows.remote_training.prefect_pool import PrefectPool
 from perpetune.flows.remote_training.sagemaker import SageMaker
 from perpetune.flows.remote_training.this_machine import ThisMachine
 from perpetune.training.remote.client import Patience, Service, train_remotely
 from perpetune.training.remote.store import JobStore
+from perpetune.workspace import open_workspace
 
 _APPENDED = ("-m", "perpetune.training.job")
 
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     sagemaker.add_argument(
         "--spot", action="store_true", help="on spot instances; an interrupted job goes on by itself"
     )
-    _add_environment(sagemaker)
+    add_environment(sagemaker)
 
     pool = services.add_parser("prefect", help="a Prefect work pool, such as one of type vertex-ai")
     pool.add_argument("--pool", required=True, help="its name, as in `prefect work-pool ls`")
@@ -82,22 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     kubeflow = services.add_parser("kubeflow", help="Kubeflow Pipelines")
-    kubeflow.add_argument("--image", required=True, help="with perpetune and the store's package")
-    kubeflow.add_argument("--host", default="", help="address of the Pipelines API; empty, that of the cluster")
-    kubeflow.add_argument("--gpus", type=int, default=1)
-    kubeflow.add_argument("--accelerator", default="nvidia.com/gpu", help="name of the resource")
-    kubeflow.add_argument("--cpu", default="4")
-    kubeflow.add_argument("--memory", default="32G")
-    kubeflow.add_argument("--service-account", help="which may use the store")
     kubeflow.add_argument("--compile", type=Path, metavar="FILE", help="only write the pipeline to this YAML file")
-    _add_environment(kubeflow)
+    add_kubeflow_options(kubeflow)
 
     services.add_parser("here", help="a process of this machine, to try the store and the options")
     return parser
-
-
-def _add_environment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of the container")
 
 
 def _service(options: argparse.Namespace) -> Service:
@@ -110,30 +101,14 @@ def _service(options: argparse.Namespace) -> Service:
             disk_gb=options.disk_gb,
             hours=options.hours,
             spot=options.spot,
-            environment=_pairs(options.env, "--env"),
+            environment=pairs(options.env, "--env"),
         )
     if options.service == "prefect":
-        variables = {name: _value(text) for name, text in _pairs(options.variable, "--variable").items()}
-        return PrefectPool(options.pool, options.image, variables)
+        variables = {name: _value(text) for name, text in pairs(options.variable, "--variable").items()}
+        return PrefectPool(options.pool, open_workspace().params.task.name, options.image, variables)
     if options.service == "kubeflow":
-        return Kubeflow(
-            image=options.image,
-            host=options.host,
-            gpus=options.gpus,
-            accelerator=options.accelerator,
-            cpu=options.cpu,
-            memory=options.memory,
-            service_account=options.service_account,
-            environment=_pairs(options.env, "--env"),
-        )
+        return kubeflow_of(options)
     return ThisMachine()
-
-
-def _pairs(given: Sequence[str], option: str) -> Mapping[str, str]:
-    pairs = dict(text.partition("=")[::2] for text in given)
-    if any("=" not in text for text in given) or "" in pairs:
-        raise PerpetuneError(f"{option} takes NAME=VALUE", where=" ".join(given))
-    return pairs
 
 
 def _value(text: str) -> object:

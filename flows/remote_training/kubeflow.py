@@ -32,7 +32,7 @@ class Kubeflow:
 
     def pipeline(self) -> Any:
         """The pipeline function of kfp, whose parameter is the job's address."""
-        dsl = _kfp().dsl
+        dsl = kfp_package().dsl
         image = self.image
         program, *arguments = command("")
 
@@ -43,31 +43,36 @@ class Kubeflow:
         component = dsl.container_component(train)
 
         def training(address: str) -> None:
-            step = component(address=address)
-            step.set_caching_options(enable_caching=False)
-            step.set_cpu_limit(self.cpu).set_memory_limit(self.memory)
-            if self.gpus:
-                step.set_accelerator_type(self.accelerator).set_accelerator_limit(self.gpus)
-            for name, value in self.environment.items():
-                step.set_env_variable(name, value)
+            self.configured(component(address=address), computes=True)
 
         return dsl.pipeline(training, name=PIPELINE, description="Train a job of an object store.")
 
+    def configured(self, step: Any, *, computes: bool) -> Any:
+        """The task of a pipeline with our resources and environment, with GPUs if it computes."""
+        step.set_caching_options(enable_caching=False)
+        step.set_cpu_limit(self.cpu).set_memory_limit(self.memory)
+        if self.gpus and computes:
+            step.set_accelerator_type(self.accelerator).set_accelerator_limit(self.gpus)
+        for name, value in self.environment.items():
+            step.set_env_variable(name, value)
+        return step
+
     def compile(self, file: Path) -> None:
-        _kfp().compiler.Compiler().compile(self.pipeline(), str(file))
+        kfp_package().compiler.Compiler().compile(self.pipeline(), str(file))
 
     def start(self, address: str) -> str:
-        with _said():
-            run = self._client.create_run_from_pipeline_func(
-                self.pipeline(),
-                arguments={"address": address},
-                service_account=self.service_account,
-                enable_caching=False,
-            )
+        with said():
+            return self.run(self.pipeline(), address)
+
+    def run(self, pipeline: Any, address: str) -> str:
+        """Start a run of the pipeline; returns its id."""
+        run = self._client.create_run_from_pipeline_func(
+            pipeline, arguments={"address": address}, service_account=self.service_account, enable_caching=False
+        )
         return str(run.run_id)
 
     def why_ended(self, job: str) -> str | None:
-        with _said():
+        with said():
             found = self._client.get_run(job)
         state = str(found.state)
         if state not in _ENDED:
@@ -75,16 +80,16 @@ class Kubeflow:
         return f"{state} {getattr(found.error, 'message', '') or ''}".strip()
 
     def stop(self, job: str) -> None:
-        with _said():
+        with said():
             self._client.terminate_run(job)
 
     @cached_property
     def _client(self) -> Any:
-        return _kfp().Client(host=self.host)
+        return kfp_package().Client(host=self.host)
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def said() -> Iterator[None]:
     try:
         yield
     except PerpetuneError:
@@ -97,7 +102,7 @@ def _said() -> Iterator[None]:
         ) from fault
 
 
-def _kfp() -> Any:
+def kfp_package() -> Any:
     try:
         import kfp
         import kfp.compiler

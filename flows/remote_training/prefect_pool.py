@@ -37,21 +37,24 @@ def train(address: str) -> None:
 
 @dataclass(frozen=True)
 class PrefectPool:
-    """`variables` are job variables of the pool's template, such as a machine type."""
+    """`variables` are job variables of the pool's template, such as a machine type. Tasks may share a pool: each has its
+    own deployment `train/TASK`, because the image belongs to that.
+    """
 
     pool: str
+    task: str
     image: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
 
     def start(self, address: str) -> str:
         deployment = train.to_deployment(
-            name=self.pool,
-            tags=["perpetune"],
+            name=self.task,
+            tags=["perpetune", self.task],
             job_variables=dict(self.variables),
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         assert isinstance(deployment, RunnerDeployment)
-        name = f"{train.name}/{self.pool}"
+        name = f"{train.name}/{self.task}"
         with _said():
             try:
                 deployment.apply(work_pool_name=self.pool, image=self.image)

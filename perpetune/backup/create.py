@@ -34,16 +34,24 @@ _SQLITE = b"SQLite format 3\x00"
 _CHUNK = 1 << 20
 
 
-def create_backup(workspace: Workspace, to: str, say: Say, databases: Mapping[str, str] | None = None) -> Manifest:
+def create_backup(
+    workspace: Workspace,
+    to: str,
+    say: Say,
+    databases: Mapping[str, str] | None = None,
+    *,
+    files_only: bool = False,
+) -> Manifest:
     """Copy the state of the workspace to an empty place; returns what is in it.
 
-    `databases` are further PostgreSQL databases by name, such as MLflow's. Raises PerpetuneError if the place has files, or
+    `databases` are further PostgreSQL databases by name, such as MLflow's. With `files_only` no PostgreSQL database is in
+    it: tasks that share one need it in one backup. Raises PerpetuneError if the place has files, or
     something cannot be read or written; what is there then is no backup.
     """
     place = Place(to)
     if not place.is_empty():
         raise PerpetuneError("the backup's folder has files already", where=to, do="name a new folder")
-    dumps = {**_log_database(workspace), **(databases or {})}
+    dumps = {} if files_only else {**_log_database(workspace), **(databases or {})}
     try:
         files = tuple(_copied(workspace, place, dumps, say))
         manifest = Manifest(
@@ -171,6 +179,8 @@ def folder_of(kind: Kind) -> str:
 def _left_out(workspace: Workspace, dumps: Mapping[str, str]) -> Iterator[str]:
     """What belongs to the state and lies elsewhere, in sentences."""
     settings = workspace.settings
+    if LOG in _log_database(workspace) and LOG not in dumps:
+        yield "the prediction log in PostgreSQL (--files-only)"
     if (
         (settings.mlflow_tracking_uri or "").startswith("http")
         and "mlflow" not in dumps

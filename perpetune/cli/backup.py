@@ -25,13 +25,17 @@ Databases = Annotated[
 def backup_create(
     to: Annotated[str, typer.Argument(help="A new folder, or any address that fsspec knows.")],
     database: Databases = None,
+    files_only: Annotated[
+        bool,
+        typer.Option("--files-only", help="Without PostgreSQL: the backup of another task has the database of both."),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Copy settings, data of all versions, prediction log, models and histories. Everything may go on running."""
     from perpetune.backup.create import create_backup
 
     with for_people():
-        done = create_backup(open_workspace(), to, _report, _by_name(database))
+        done = create_backup(open_workspace(), to, _report, _by_name(database), files_only=files_only)
         if json_:
             print_json({"backup": to, "files": len(done.files), "bytes": done.bytes, "left_out": done.left_out})
             return

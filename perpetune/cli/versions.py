@@ -129,7 +129,12 @@ def approve(
     version: Annotated[str, typer.Argument(help="The version that waits for approval.")],
     comment: Annotated[str, typer.Option(help="Why; kept in the decision record.")],
     by: Annotated[
-        str, typer.Option(help="Who approves.", default_factory=getpass.getuser, show_default="your user name")
+        str,
+        typer.Option(
+            help="Who approves; recorded as claimed, since anybody may type a name.",
+            default_factory=getpass.getuser,
+            show_default="your user name",
+        ),
     ],
     refuse: Annotated[bool, typer.Option("--refuse", help="Refuse it: nothing is released.")] = False,
     verbose: Verbose = False,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from perpetune.audit.answers import answer_event, was_authenticated
 from perpetune.errors import NoDecision, PerpetuneError
 from perpetune.loop.run_context import LATER, RECORD, log_later_decision, use_mlflow
 from perpetune.policy.approval import ApprovalEvidence, approved
@@ -29,12 +30,13 @@ WAITING, APPROVED, REFUSED, TIMED_OUT, OVERTAKEN = "waiting", "approved", "refus
 WITHOUT_RECORD, CANCELLED = "without record", "cancelled"
 ENDED = (REFUSED, TIMED_OUT, OVERTAKEN, WITHOUT_RECORD, CANCELLED)
 STATE, UNTIL, FLOW_RUN, TIME = "approval", "approval.until", "approval.flow_run", "approval.time"
+CLAIMED = " (claimed)"  # after the name of a reviewer whom nobody authenticated
 RELEASING = timedelta(minutes=10)  # an approved version is not released by another process meanwhile
 
 
 @dataclass(frozen=True)
 class ApprovalResponse:
-    """A reviewer's answer; `who` is the name that they gave."""
+    """A reviewer's answer; `who` is the name that they gave, or the identity under which the gateway passed it on."""
 
     approve: bool
     who: str
@@ -199,11 +201,18 @@ def _decision_on(
         champion=champion.version if champion else None,
         hours=workspace.params.promote.approval_hours,
         approve=response.approve if response else None,
-        who=response.who if response else "",
+        who=_known_as(workspace, promotion, response) if response else "",
         comment=response.comment if response else "",
         cancelled=cancelled,
     )
     return record(approved(evidence), evidence, task=task, time=datetime.now(UTC), ids=promotion.ids)
+
+
+def _known_as(workspace: Workspace, promotion: Decision, response: ApprovalResponse) -> str:
+    """Who answered: with " (claimed)" unless the gateway had authenticated them, since a form takes any name."""
+    answer = answer_event(response.who, response.approve, promotion.task, str(promotion.ids.model_version))
+    known = was_authenticated(workspace.settings.prediction_log, answer, promotion.time)
+    return response.who if known else f"{response.who}{CLAIMED}"
 
 
 def _tags(decision: Decision) -> dict[str, str]:

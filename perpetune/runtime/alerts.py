@@ -33,7 +33,7 @@ def send_test(workspace: Workspace, since: datetime, until: float) -> Sequence[s
         raise PerpetuneError(
             "no alerts are set up",
             where="PERPETUNE_ALERTS",
-            do="set it to an Apprise URL or the name of a Prefect notification block, and start `perpetune up` again",
+            do="set it to an Apprise URL or the name of a Prefect notification block, and start the worker, or `perpetune up`, again",
         )
     actions = found[0]["actions"]
     wanted = len(actions) if isinstance(actions, list) else 0

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # Settings of `perpetune up` only: the behaviour of Prefect's command line and of its servers, and the id by which the
 # services of a machine with several workspaces know their own.
 LOCAL = {"PREFECT_CLI_PROMPT", "PERPETUNE_WORKSPACE_ID", *stack.SERVERS}
-ENDING = {"bucket", "keys"}
+ENDING = {"bucket", "keys", "backup"}
 GATEWAYS = ("gateway-1", "gateway-2")
 HASHED = ((ROOT / "mlflow/requirements.lock"), (ROOT / "deploy/requirements.hashes"))
 
@@ -91,7 +91,8 @@ def test_every_service_restarts_is_limited_and_is_nobody_special(services: dict[
     for name, service in services.items():
         limits = service["deploy"]["resources"]["limits"]
         assert ("memory" in limits or name == "vllm") and "pids" in limits, name
-        assert service["restart"] == ("on-failure:5" if name in ENDING else "unless-stopped"), name
+        once = "no" if name == "backup" else "on-failure:5"  # people run it
+        assert service["restart"] == (once if name in ENDING else "unless-stopped"), name
         user, group = service["user"].split(":")
         assert int(user) > 0 and group.isdigit(), name
         assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"], name
@@ -163,6 +164,13 @@ def test_every_image_has_a_version_and_its_variable(services: dict[str, Any]) ->
     assert {services[name]["image"] for name in set(services) - built} <= set(named.values())
     for dockerfile in ("deploy/Dockerfile", "mlflow/Dockerfile"):
         assert f"ARG PYTHON_IMAGE={named['PYTHON_IMAGE']}\n" in (ROOT / dockerfile).read_text()
+
+
+def test_the_client_in_our_image_can_dump_what_compose_runs(services: dict[str, Any]) -> None:
+    """pg_dump refuses a server that is newer than itself."""
+    found = re.search(r"^ARG POSTGRES_CLIENT=(\d+)$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
+    assert found is not None
+    assert services["postgres"]["image"].startswith(f"postgres:{found[1]}-")
 
 
 DOCKER = """#!/bin/sh

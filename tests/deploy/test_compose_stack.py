@@ -10,11 +10,12 @@ import re
 import shutil
 import signal
 import subprocess
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,21 @@ class Stack:
         self.start(name)
         assert self.host.running[name].wait(timeout=90) == 0, self.host.log(name)[-3000:]
 
-    def ask(self, text: str, **more: Any) -> httpx.Response:
-        body = {"model": "colours", "messages": [{"role": "user", "content": text}], **more}
+    def run(self, name: str, *words: str, folder: str = "/workspace") -> None:
+        """`docker compose run --rm --workdir FOLDER NAME WORDS`."""
+        service = replace(self.services[name], folder=folder)
+        process = self.host.start(service, (*service.command, *words))
+        assert process.wait(timeout=120) == 0, self.host.log(name)[-3000:]
+
+    def stop(self, name: str) -> None:
+        process = self.host.running[name]
+        os.kill(process.pid, signal.SIGTERM)
+        if name == "postgres":
+            os.kill(process.pid, signal.SIGINT)  # fast: it waits for its clients otherwise
+        process.wait(timeout=90)
+
+    def ask(self, text: str, model: str = "colours", **more: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
         headers = {"authorization": f"Bearer {self.secret('perpetune_api_key')}"}
         return httpx.post(self.url("proxy", 8000, "/v1/chat/completions"), json=body, headers=headers, timeout=60)
 
@@ -130,7 +144,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
         "PERPETUNE_FRONT": FRONT,
         "PERPETUNE_BACK": BACK,
     }
-    services = containers(variables)
+    services = containers(variables, _second_task(folder))
     with ExitStack() as cleanup:
         host = Host(folder, base / "volumes", {"front": FRONT, "back": BACK}, cleanup)
         for name in services:
@@ -141,8 +155,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
 
 
 def _workspace(folder: Path, model: Path) -> Path:
-    """A copy of what Compose mounts, with a workspace whose model is tiny, owned by a user that is not root."""
+    """A checkout as Compose mounts it, with a workspace whose model is tiny, owned by a user that is not root."""
     folder.mkdir()
+    for name in ("perpetune", "prefect", "mlflow"):  # its code is never that of the image
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"raise RuntimeError('{name} of the checkout was imported')\n")
     for name in ("docker-compose.yml", ".env.example"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
@@ -151,13 +168,27 @@ def _workspace(folder: Path, model: Path) -> Path:
     write_params(
         folder,
         task={"name": "colours", "instruction": "which colour is it ?", "labels": ["red", "green", "blue"]},
-        base={"model": "path:model", "revision": None},
+        base={"model": "path:/workspace/model", "revision": None},
         fetch={"sources": ["inbox", "traffic"]},
+    )
+    (folder / "workspaces/shapes").mkdir(parents=True)
+    write_params(
+        folder / "workspaces/shapes",
+        task={"name": "shapes", "instruction": "which shape is it ?", "labels": ["round", "square"]},
+        base={"model": "path:/workspace/model", "revision": None},
     )
     for path in (folder, *folder.rglob("*")):
         os.chown(path, OWNER, OWNER)
     subprocess.run(["sh", str(folder / "deploy/compose/prepare.sh")], check=True)
     return folder
+
+
+def _second_task(folder: Path) -> Path:
+    """compose.override.yml as docs/guides/several-tasks.md has it, for the task `shapes`."""
+    page = (ROOT / "docs/guides/several-tasks.md").read_text()
+    [written] = re.findall(r"^    services:\n(?:      .*\n)+", page, re.MULTILINE)
+    (folder / "compose.override.yml").write_text(textwrap.dedent(written).replace("intents", "shapes"))
+    return folder / "compose.override.yml"
 
 
 def _started(stack: Stack) -> Stack:
@@ -173,9 +204,14 @@ def _started(stack: Stack) -> Stack:
     stack.done("keys")
     stack.healthy("mlflow")
     stack.healthy("prefect")
-    for name in ("gateway-1", "gateway-2", "worker", "proxy", "prometheus"):
+    for name in ("worker", "worker-shapes", "prometheus"):
         stack.start(name)
-    for name in ("gateway-1", "gateway-2", "worker", "proxy", "prometheus", "blackbox"):
+    stack.healthy("worker")
+    added = stack.host.execute(stack.services["worker"], ("perpetune", "serve", "add", "workspaces/shapes"))
+    assert added.returncode == 0, added.stderr
+    for name in ("gateway-1", "gateway-2", "proxy"):
+        stack.start(name)
+    for name in ("gateway-1", "gateway-2", "proxy", "prometheus", "blackbox", "worker-shapes"):
         stack.healthy(name)
     eventually(lambda: _up(stack) == ["UP", "UP"], seconds=120)
     return stack
@@ -218,6 +254,19 @@ def test_version_1_answers_through_the_proxy_with_its_artifacts_in_the_s3_store(
     eventually(lambda: int(stack.sql("perpetune", "select count(*) from predictions")))
 
 
+def test_a_second_task_is_answered_by_the_same_gateways_and_has_its_own_worker(stack: Stack) -> None:
+    reply = stack.ask("it has four corners", model="shapes")
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"][0]["message"]["content"] in {"round", "square"}
+    user, password = stack.secret("prefect_auth").split(":")
+    found = httpx.get(
+        stack.url("prefect", 4200, "/api/deployments/name/watch/shapes"),
+        auth=(user, password),
+        headers={"host": "prefect:4200"},
+    )
+    assert found.json()["tags"] == ["perpetune", "shapes"]
+
+
 def test_each_service_wants_its_password(stack: Stack) -> None:
     chat = stack.url("proxy", 8000, "/v1/chat/completions")
     assert httpx.post(chat, json={}).status_code == 401
@@ -242,6 +291,13 @@ def _as_other_role(stack: Stack) -> None:
     words = ["psql", "-h", address, "-U", "prefect", "-d", "perpetune", "-XAtc", "select 1"]
     done = subprocess.run(words, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_in_a_container_has_its_secrets(stack: Stack) -> None:
+    """`docker compose exec worker perpetune ...`, which does not go through the entrypoint."""
+    for words in (["keys", "add", "shop", "--role", "ask"], ["status"], ["audit", "verify"]):
+        done = stack.host.execute(stack.services["worker"], ("perpetune", *words))
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
 
 
 def test_the_proxy_keeps_the_metrics_in_and_names_the_client(stack: Stack) -> None:
@@ -313,10 +369,7 @@ def test_a_gateway_restarts_without_a_failed_request(stack: Stack) -> None:
 
 def test_what_was_stored_is_there_after_the_database_restarts(stack: Stack) -> None:
     before = eventually(lambda: int(stack.sql("perpetune", "select count(*) from predictions")))
-    process = stack.host.running["postgres"]
-    os.kill(process.pid, signal.SIGTERM)
-    os.kill(process.pid, signal.SIGINT)  # fast: PostgreSQL waits for its clients otherwise
-    process.wait(timeout=60)
+    stack.stop("postgres")
     assert stack.ask("the grass").status_code == 200  # it is kept on disk until then
     stack.start("postgres")
     stack.healthy("postgres")
@@ -328,3 +381,40 @@ def test_requests_are_answered_when_a_gateway_is_killed(stack: Stack) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert [stack.ask("the leaf").status_code for _ in range(10)] == [200] * 10
+
+
+def test_a_backup_is_restored_into_nothing(stack: Stack) -> None:
+    """The last test: as on a new machine, with the folder secrets/ and the objects of the S3 store."""
+    eventually(lambda: int(stack.sql("perpetune", "select count(*) from predictions")))
+    shapes = "/workspace/workspaces/shapes"
+    stack.run("backup", "create", "/backups/colours")
+    stack.run("backup", "create", "/backups/shapes", "--files-only", folder=shapes)
+    counted = {
+        (database, table): stack.sql(database, f"select count(*) from {table}")
+        for database, table in (("perpetune", "audit"), ("mlflow", "model_versions"), ("prefect", "flow_run"))
+    }
+    assert all(int(count) for count in counted.values()), counted
+    for name in ("gateway-1", "gateway-2", "worker", "worker-shapes", "mlflow", "prefect", "postgres"):
+        if stack.host.running[name].poll() is None:
+            stack.stop(name)
+    for name in (".perpetune", "data", "workspaces", ".dvc"):
+        shutil.rmtree(stack.folder / name, ignore_errors=True)
+    for file in ("params.yaml", "dvc.yaml"):
+        (stack.folder / file).unlink(missing_ok=True)
+    shutil.rmtree(stack.host.volumes / "postgres")
+
+    stack.start("postgres")
+    stack.healthy("postgres")
+    stack.run("backup", "restore", "/backups/shapes", "--folder", "workspaces/shapes")
+    stack.run("backup", "restore", "/backups/colours", "--folder", "restored")
+    subprocess.run("cp -a restored/. . && rm -r restored", shell=True, cwd=stack.folder, check=True)
+    assert {key: stack.sql(key[0], f"select count(*) from {key[1]}") for key in counted} == counted
+    for name in ("mlflow", "prefect"):
+        stack.start(name)
+        stack.healthy(name)
+    stack.start("gateway-1")
+    stack.healthy("gateway-1")
+    for model in ("colours", "shapes"):
+        eventually(lambda: stack.ask("the sky", model=model).status_code == 200, seconds=120)  # noqa: B023
+    done = stack.host.execute(stack.services["gateway-1"], ("perpetune", "audit", "verify"))
+    assert "the audit log is intact" in done.stdout

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from compose_file import containers as containers_of_compose
 from compose_file import read_compose
 from prefect.utilities.templating import apply_values
 
+from perpetune.runtime.vllm_service import MAX_LORAS
 from perpetune.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -197,12 +199,53 @@ def test_every_replica_of_vllm_is_named_to_the_gateways(rendered: dict[str, Mani
     compose = read_compose({})["services"]["vllm"]
     flags = {word.split("=")[0] for word in main["args"] if word.startswith("--")}
     assert flags == {word for word in compose["command"].split() if word.startswith("--")}
+    computed = [words[2].replace("$$", "$").split('"$@" ')[1] for words in (main["command"], compose["entrypoint"])]
+    assert computed[0] == computed[1]
     [gateway] = manifests["Deployment", "gateway"]["spec"]["template"]["spec"]["containers"]
     workspaces = [
         each["mountPath"] for of in (main, gateway) for each in of["volumeMounts"] if each["name"] == "workspace"
     ]
     assert workspaces == ["/workspace", "/workspace"], "adapters have one path"
     assert "PERPETUNE_VLLM_URL" not in rendered["servers-elsewhere"]["ConfigMap", "perpetune"]["data"]
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_vllm_has_room_for_the_adapters_of_all_tasks(tmp_path: Path, tasks: int) -> None:
+    """The command of Compose, of its file for TLS and of Kubernetes, run with a `vllm` that prints its words."""
+    (tmp_path / "vllm").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "vllm").chmod(0o755)
+    (tmp_path / "key").write_text("secret")
+    stateful, *_ = yaml.safe_load_all((FOLDER / "components/vllm/vllm.yaml").read_text())
+    started = [
+        containers_of_compose({}, *more)["vllm"].command[:4] for more in ((), (ROOT / "deploy/compose/tls.yml",))
+    ]
+    for shell, flag, script, name in [*started, stateful["spec"]["template"]["spec"]["containers"][0]["command"]]:
+        words = [shell, flag, script.replace("/run/secrets/vllm_api_key", str(tmp_path / "key")), name, "MODEL"]
+        variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SERVED_TASKS": str(tasks)}
+        said = subprocess.run(words, env=variables, check=True, capture_output=True, text=True).stdout.split()
+        assert said[:2] == ["serve", "MODEL"]
+        for option in ("--max-loras", "--max-cpu-loras"):
+            assert said[said.index(option) + 1] == str(MAX_LORAS * tasks)
+
+
+@needs_kustomize
+def test_vllm_and_its_callers_show_each_other_certificates(rendered: dict[str, Manifests]) -> None:
+    manifests = rendered["complete-tls"]
+    settings = manifests["ConfigMap", "perpetune"]["data"]
+    vllm = manifests["StatefulSet", "vllm"]["spec"]
+    assert settings["PERPETUNE_VLLM_URL"].split(",") == [
+        f"https://vllm-{number}.{vllm['serviceName']}:8000" for number in range(vllm["replicas"])
+    ]
+    [server] = vllm["template"]["spec"]["containers"]
+    assert "--ssl-cert-reqs=2" in server["args"]
+    [gateway] = manifests["Deployment", "gateway"]["spec"]["template"]["spec"]["containers"]
+    used = repr([settings[name] for name in settings if name.startswith("PERPETUNE_VLLM_C")])
+    for container, text in ((server, repr(server)), (gateway, used)):
+        mounted = {each["mountPath"] for each in container["volumeMounts"]}
+        read = set(re.findall(r"(/run/secrets/[\w-]+)/(?:ca\.crt|tls\.crt|tls\.key)", text))
+        assert read and read <= mounted
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert set(server[probe]) & {"exec", "httpGet"} == {"exec"}, "the kubelet has no certificate"
 
 
 @needs_kustomize
@@ -253,9 +296,11 @@ def test_a_flow_run_gets_gpus_the_workspace_and_shared_memory(pool: dict[str, An
     assert {each["name"]: each["mountPath"] for each in container["volumeMounts"]} == {
         "workspace": "/workspace",
         "shm": "/dev/shm",
+        "vllm-client": "/run/secrets/vllm-client",
     }
     volumes = {each["name"]: each for each in pod["volumes"]}
     assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert volumes["vllm-client"]["secret"] == {"secretName": "vllm-client", "optional": True}
     assert volumes["workspace"]["persistentVolumeClaim"] == {"claimName": "perpetune"}
     assert container["envFrom"] == [{"configMapRef": {"name": "perpetune"}}, {"secretRef": {"name": "perpetune"}}]
     assert pool["variables"]["properties"]["namespace"]["default"] == "perpetune"

@@ -26,12 +26,14 @@ from prefect.states import Cancelled, Cancelling, Crashed
 from waiting import eventually
 from workspaces import write_params
 
+from perpetune.audit.store import entries
 from perpetune.explain.status import decisions_of
 from perpetune.flows.release import settle_approvals
 from perpetune.loop.approve import ApprovalResponse, record_response
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
+from perpetune.prediction_log.database import open_log
 from perpetune.runtime.events import PROMOTED, REFRESHED, REJECTED, WAITING
 from perpetune.runtime.processes import Supervisor, answers, free_ports
 from perpetune.runtime.stack import Ports, environment, servers, worker
@@ -208,7 +210,11 @@ def test_no_process_waits_and_a_worker_of_later_carries_the_answer_out(workspace
         assert eventually(lambda: [run for run in runs("approval", "COMPLETED") if run["id"] == waiting["id"]], 60)
 
     tags = registry.get("colours", version).tags
-    assert (tags["approval"], tags["approval.by"], tags["approval.comment"]) == ("approved", "Ada", "reads well")
+    assert (tags["approval"], tags["approval.by"], tags["approval.comment"]) == (
+        "approved",
+        "Ada (claimed)",
+        "reads well",
+    )
     approval, promotion = decisions_of(workspace, version)
     assert (approval.kind, approval.outcome, promotion.kind) == ("approval", "promote", "promotion")
     assert approval.time.isoformat() == tags["approval.time"]
@@ -224,13 +230,66 @@ def test_the_command_refuses_and_says_what_waits_no_more(workspace: Workspace) -
     with working(workspace):
         said = perpetune(workspace, "approve", version, "--refuse", "--by", "Ada", "--comment", "it is rude")
         assert said.returncode == 0, said.stderr
-        assert f"Ada refused version {version}" in said.stdout.replace("\n", " ") or "refused" in said.stdout
+        assert f"Ada (claimed) refused version {version}" in said.stdout.replace("\n", " ") or "refused" in said.stdout
         again = perpetune(workspace, "approve", version, "--by", "Ada", "--comment", "after all")
     assert again.returncode == 1
-    assert f"version {version} does not wait for approval: its approval is refused by Ada" in again.stderr
+    assert f"version {version} does not wait for approval: its approval is refused by Ada (claimed)" in again.stderr
     assert registry.get("colours", version).tags["approval"] == "refused"
     assert champion(workspace) == before
     assert eventually(lambda: payloads(REJECTED, version), 60)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_an_identity_that_the_gateway_authenticated_is_told_from_one_that_was_typed(
+    workspace: Workspace, tiny_folder: Path
+) -> None:
+    """Through the real gateway, behind a proxy that names its user, and the real flow."""
+    ada = "user ada@example.org"
+    write_params(
+        workspace.root,
+        task={"name": "colours"},
+        base={"model": f"path:{tiny_folder}", "revision": None},
+        promote={"approval": "required", "approval_hours": 1.0},
+        serve={"trusted_proxies": ["127.0.0.1"], "identity_header": "X-Auth-Request-Email"},
+    )
+    added = perpetune(workspace, "keys", "add", "boss", "--role", "admin")
+    key = {"authorization": f"Bearer {added.stdout.strip()}"}
+    first, _ = asked(workspace)
+    with served(workspace) as url:
+        # The gateway has made a first version champion meanwhile, so that an approval would be overtaken.
+        answer = {"approve": False, "comment": "read 50 answers"}
+        path = f"{url}/v1/approvals/{first}"
+        assert httpx.post(path, json=answer).status_code == 401
+        proxied = httpx.post(path, json=answer, headers=key | {"x-auth-request-email": "ada@example.org"}, timeout=60)
+        assert (proxied.status_code, proxied.json()["by"]) == (200, ada), proxied.text
+        with working(workspace):
+            eventually(lambda: registry.get("colours", first).tags["approval"] == "refused", 240)
+            second, _ = asked(workspace)
+            typed = perpetune(workspace, "approve", second, "--refuse", "--by", ada, "--comment", "it is rude")
+            assert typed.returncode == 0, typed.stderr
+    by = {version: registry.get("colours", version).tags["approval.by"] for version in (first, second)}
+    assert by == {first: ada, second: f"{ada} (claimed)"}
+    log = open_log(workspace.settings.prediction_log)
+    actors = {entry.event.actor for entry in entries(log) if entry.event.subject == f"colours version {first}"}
+    log.dispose()
+    assert ada in actors
+    assert decisions_of(workspace, second)[0].reason == f"{ada} (claimed) refused version {second}: it is rude"
+    assert perpetune(workspace, "audit", "verify").returncode == 0
+
+
+@contextmanager
+def served(workspace: Workspace) -> Iterator[str]:
+    """A gateway of the workspace while the block runs; yields its address."""
+    [port] = free_ports(1)
+    command = [sys.executable, "-m", "perpetune.gateway", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, cwd=workspace.root) as process:
+        try:
+            eventually(lambda: answers(f"http://127.0.0.1:{port}/healthz") or process.poll() is not None, 300)
+            assert process.poll() is None, "it has ended"
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
 
 
 # What checks and refreshes do first.
@@ -301,7 +360,7 @@ def test_the_next_check_carries_out_an_answer_whose_run_was_killed_and_gives_up_
         client.set_flow_run_state(UUID(waiting["id"]), Crashed(message="killed"), force=True)
     settle(workspace)
     tags = registry.get("colours", version).tags
-    assert (tags["approval"], tags["approval.by"]) == ("refused", "Ada")
+    assert (tags["approval"], tags["approval.by"]) == ("refused", "Ada (claimed)")
     assert registry.get("colours", unrecorded).tags["approval"] == "without record"
     settle(workspace)
 

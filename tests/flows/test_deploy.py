@@ -18,8 +18,6 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from waiting import eventually
 from workspaces import write_params
 
-from perpetune.errors import PerpetuneError
-from perpetune.flows.command import require_no_namesake
 from perpetune.flows.remote_training.prefect_pool import PrefectPool
 from perpetune.runtime.events import ROLLED_BACK, TRIAL
 from perpetune.runtime.prefect_api import Prefect
@@ -35,7 +33,8 @@ ROOT = Path(__file__).parents[2]
 POOL = ROOT / "deploy" / "kubernetes" / "work-pool.json"
 IMAGE = "registry.example/perpetune:1"
 # Modules of a team's own, with names that perpetune imports. All that follows works beside them.
-NAMESAKES = ("flows.py", "tasks.py", "mlflow/__init__.py", "dvc/__init__.py")
+# A workspace may also be a checkout of perpetune, whose code is not the installed one.
+NAMESAKES = ("flows.py", "tasks.py", "mlflow/__init__.py", "dvc/__init__.py", "prefect.py", "perpetune/__init__.py")
 FLOWS = ("refresh", "watch", "trial", "approval", "retention")
 
 
@@ -131,7 +130,7 @@ def test_a_training_runs_in_a_pool_and_its_end_is_seen(
     """The flow, its command and how it ended; that the store holds no job is what the command finds."""
     folder, _, _ = workspace
     python("-m", "prefect", "work-pool", "create", "trainers", "--type", "process")
-    pool = PrefectPool("trainers")
+    pool = PrefectPool("trainers", "colours")
     with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
         run = pool.start(f"file://{tmp_path}/store")
         assert pool.why_ended(run) is None
@@ -140,6 +139,19 @@ def test_a_training_runs_in_a_pool_and_its_end_is_seen(
     assert ended is not None
     assert ended.startswith("Failed")
     assert "the training ended with status 1" in ended
+
+
+def test_tasks_that_share_a_pool_train_in_their_own_images(
+    workspace: tuple[Path, Supervisor, Ports], tmp_path: Path
+) -> None:
+    images = {"colours": "registry.example/colours:1", "shapes": "registry.example/shapes:1"}
+    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+        for task, image in images.items():
+            PrefectPool("gpu", task, image).start(f"file://{tmp_path}/store")
+    found = {task: ask("GET", f"/deployments/name/train/{task}") for task in images}
+    assert {task: each["job_variables"]["image"] for task, each in found.items()} == images
+    for each in found.values():
+        ask("DELETE", f"/deployments/{each['id']}")
 
 
 @pytest.mark.integration
@@ -152,11 +164,11 @@ def test_a_pool_gets_all_that_serving_registers(workspace: tuple[Path, Superviso
     pooled = {flow: registered(flow) for flow in FLOWS}
     found = {flow: ask("GET", f"/deployments/name/{flow}/colours") for flow in FLOWS}
     refresh, watch, trial = (found[flow] for flow in ("refresh", "watch", "trial"))
-    variables = {"image": IMAGE, "env": {"PYTHONSAFEPATH": "1"}}
+    variables = {"image": IMAGE, "env": {"PYTHONSAFEPATH": "1", "PERPETUNE_RUN_FOLDER": "/workspace"}}
     assert (refresh["work_pool_name"], refresh["job_variables"]) == ("gpu", variables)
     assert (watch["work_pool_name"], watch["job_variables"]["image"]) == ("gpu", IMAGE)
     assert watch["job_variables"]["gpus"] == trial["job_variables"]["gpus"] == 0
-    stay = [{"prefect.deployments.steps.set_working_directory": {"directory": "/workspace"}}]
+    stay = [{"prefect.deployments.steps.set_working_directory": {"directory": "/"}}]
     assert (refresh["pull_steps"], watch["pull_steps"]) == (stay, stay)
     assert [each["starts"] for each in pooled["refresh"]["triggers"]] == [
         [("run-deployment", {"trigger": "decay", "reason": "{{ event.payload.reason }}"})]
@@ -239,16 +251,6 @@ def test_a_terminal_in_a_workspace_with_such_modules_starts_it(tmp_path: Path) -
     path = os.pathsep.join(filter(None, [str(ROOT), plain.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "perpetune.flows", "--help"]
     subprocess.run(command, cwd=tmp_path, env=plain | {"PYTHONPATH": path}, check=True, capture_output=True)
-
-
-@pytest.mark.parametrize("name", ["perpetune.py", "perpetune/__init__.py", "prefect.py", "prefect/__init__.py"])
-def test_a_module_that_hides_perpetune_or_prefect_is_refused(name: str, tmp_path: Path) -> None:
-    require_no_namesake(tmp_path)
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
-    with pytest.raises(PerpetuneError, match=f"{name}: this module hides {Path(name).parts[0].removesuffix('.py')}"):
-        require_no_namesake(tmp_path)
-    require_no_namesake(ROOT)
 
 
 def test_every_blank_of_the_pool_is_a_variable_of_it() -> None:

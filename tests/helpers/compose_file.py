@@ -14,6 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
+_REPLACED = {"command", "entrypoint", "test"}
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<default>[^}]*))?\}")
 
 
@@ -43,13 +44,38 @@ class Container:
     dockerfile: Path | None
 
 
-def read_compose(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The file with `environment` as .env. Raises KeyError for a variable that is required and not set."""
-    return dict(_interpolated(yaml.safe_load(FILE.read_text(encoding="utf-8")), environment))
+def read_compose(environment: Mapping[str, str], *more: Path) -> dict[str, Any]:
+    """The file, and what `more` files change in it, with `environment` as .env.
+
+    Raises KeyError for a variable that is required and not set.
+    """
+    found: dict[str, Any] = {}
+    for file in (FILE, *more):
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = _merged(found, _interpolated(read, environment))
+    services = found["services"]
+    for name, service in services.items():
+        if extended := service.pop("extends", None):
+            services[name] = _merged(services[extended["service"]], service)
+    return found
 
 
-def containers(environment: Mapping[str, str]) -> dict[str, Container]:
-    compose = read_compose(environment)
+def _merged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """As Compose merges files: maps by key, lists one after the other, commands and tests replaced."""
+    merged = dict(before)
+    for name, value in after.items():
+        old = merged.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[name] = _merged(old, value)
+        elif isinstance(old, list) and isinstance(value, list) and name not in _REPLACED:
+            merged[name] = [*old, *value]
+        else:
+            merged[name] = value
+    return merged
+
+
+def containers(environment: Mapping[str, str], *more: Path) -> dict[str, Container]:
+    compose = read_compose(environment, *more)
     return {name: _container(name, service, compose) for name, service in compose["services"].items()}
 
 
@@ -132,3 +158,10 @@ def copies(dockerfile: Path) -> Iterator[tuple[list[str], str]]:
             continue
         *sources, target = [word for word in words if not word.startswith("--")]
         yield sources, target
+
+
+def path_of(dockerfile: Path, path: str) -> str:
+    """PATH in the image whose base has `path`."""
+    for found in re.findall(r'^ENV PATH="(.*)"$', dockerfile.read_text(), re.MULTILINE):
+        path = found.replace("${PATH}", path)
+    return path

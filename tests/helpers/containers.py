@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compose_file import ROOT, Container, copies
+from compose_file import ROOT, Container, copies, path_of
 
 _NEW_NETWORK = 0x40000000
 _PATH = ":".join(
@@ -104,8 +104,8 @@ class Host:
     def execute(self, container: Container, command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         """`docker exec`: run a command in a running container, as its user and in its environment."""
         process = self.running[container.name]
-        inside = ["nsenter", "--target", str(process.pid), "--mount", "--net", "--root", "--wd"]
-        words = [*inside, *_as_user(container), *command]
+        inside = ["nsenter", "--target", str(process.pid), "--mount", "--net", "--root"]
+        words = [*inside, "env", "--chdir", container.folder, *_as_user(container), *command]
         return subprocess.run(words, capture_output=True, text=True, timeout=60)
 
     def log(self, name: str) -> str:
@@ -215,6 +215,7 @@ def _as_user(container: Container) -> list[str]:
     dropped = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     image = {"PATH": f"{_PATH}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     if container.dockerfile is not None:
+        image["PATH"] = path_of(container.dockerfile, image["PATH"])
         image["PYTHONPATH"] = "/opt/perpetune"  # as if it was installed there
     variables = {**image, **container.environment}
     return [

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from perpetune.audit.answers import answer_event
 from perpetune.audit.entry import Event
 from perpetune.audit.store import append
 from perpetune.errors import PerpetuneError
@@ -88,8 +89,7 @@ def add_approval_paths(
             raise ApiError(403, message, code="not_identified")
         if version not in {each.version for each in await _carried_out(approvals.waiting)}:
             raise ApiError(409, f"Version {version} does not wait for approval.", param="version", code="not_waiting")
-        action = "asked over the API to approve" if answer.approve else "asked over the API to refuse"
-        await asyncio.to_thread(_record, log, Event(by, action, f"{task} version {version}"))
+        await asyncio.to_thread(_record, log, answer_event(by, answer.approve, task, version))
         run = await _carried_out(lambda: approvals.answer(version, answer.approve, by, answer.comment))
         return Answered(version=version, by=by, flow_run=run)
 

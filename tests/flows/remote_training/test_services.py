@@ -80,7 +80,11 @@ def test_a_service_that_cannot_be_asked_for_a_while_ends_no_training() -> None:
     """The client waits for a service that raises PerpetuneError, and stops the training at any other error."""
     job = str(uuid4())
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        for ask in (PrefectPool("gpu").why_ended, PrefectPool("gpu").stop, PrefectPool("gpu").start):
+        for ask in (
+            PrefectPool("gpu", "reviews").why_ended,
+            PrefectPool("gpu", "reviews").stop,
+            PrefectPool("gpu", "reviews").start,
+        ):
             with pytest.raises(PerpetuneError, match=r"Prefect (cannot be asked|refused)"):
                 ask(job)
 
@@ -117,7 +121,7 @@ def test_vertex_gets_a_custom_job_of_our_variables(tmp_path: Path, monkeypatch: 
     (tmp_path / "user.json").write_text(json.dumps(user))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "user.json"))
     given = {"machine_type": "g2-standard-8", "accelerator_type": "NVIDIA_L4", "accelerator_count": 1}
-    pool = PrefectPool("vertex", IMAGE, given)
+    pool = PrefectPool("vertex", "reviews", IMAGE, given)
     worker = vertex.VertexAIWorker
     configuration = asyncio.run(
         worker.job_configuration.from_template_and_values(

@@ -255,7 +255,7 @@ def test_an_answer_that_was_cut_off_is_recorded_once_and_stands(open_task: Calla
         is_recorded = len(decisions_of(workspace, "2")) == 2
         decision = record_response(workspace, promotion, second if is_recorded else first)
         tags = registry.get(workspace.params.task.name, "2").tags
-        assert (tags["approval"], tags["approval.by"]) == ("refused", "Ada"), where
+        assert (tags["approval"], tags["approval.by"]) == ("refused", "Ada (claimed)"), where
         assert audited(workspace) == [record_digest(promotion), record_digest(decision)], where
         assert len([each for each in decisions_of(workspace, "2") if each.kind == "approval"]) == 1, where
         if len(made) < number:
