@@ -19,7 +19,6 @@ from perpetune.loop.plan import (
     plan_table,
     planned_vs_taken,
     save_durations,
-    timed,
     with_forecast,
 )
 from perpetune.loop.step_durations import (
@@ -28,6 +27,7 @@ from perpetune.loop.step_durations import (
     assumed_durations,
     measured_durations,
     read_durations,
+    timed,
     write_durations,
 )
 from perpetune.records import Example, write_jsonl
