@@ -45,7 +45,7 @@ class Load:
 
     urls: Sequence[str]
     clients: int = 4
-    rate: float = 12.0
+    rate: float = 8.0
     answered: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     failed: list[FailedRequest] = field(default_factory=list)
