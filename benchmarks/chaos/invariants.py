@@ -33,16 +33,16 @@ _CHUNK = 5000
 
 def note_lost(world: World, load: Load) -> None:
     """Note which acknowledged answers and labels are missing, which were not noted before."""
-    answered = set(load.answered) - load.lost_answers
-    labels = {name: label for name, label in list(load.labels.items()) if name not in load.lost_labels}
-    answers, unlabelled = _missing(world, answered, labels)
+    answered, labelled = load.acknowledged()
+    labels = {name: label for name, label in labelled.items() if name not in load.lost_labels}
+    answers, unlabelled = _missing(world, answered - load.lost_answers, labels)
     load.lost_answers |= answers
     load.lost_labels |= unlabelled
 
 
 def all_lost(world: World, load: Load) -> list[str]:
     """Whatever a client was told is looked for once more."""
-    answers, labels = _missing(world, set(load.answered), load.labels)
+    answers, labels = _missing(world, *load.acknowledged())
     return [f"answer {name} is lost" for name in answers] + [f"the label of {name} is lost" for name in labels]
 
 

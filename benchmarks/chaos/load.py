@@ -53,12 +53,18 @@ class Load:
     unacknowledged: int = 0
     lost_answers: set[str] = field(default_factory=set)
     lost_labels: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     @property
     def seen(self) -> Seen:
         return Seen(len(self.answered), len(self.labels), len(self.failed), self.retried, self.unacknowledged)
+
+    def acknowledged(self) -> tuple[set[str], dict[str, str]]:
+        """Copies of the ids of the answers, and of the labels, while clients go on."""
+        with self._lock:
+            return set(self.answered), dict(self.labels)
 
     def start(self, seed: int) -> None:
         self._threads = [
@@ -87,7 +93,8 @@ class Load:
                 wait = max(0.0, since + self.clients / self.rate - time.monotonic())
 
     def _note(self, client: httpx.Client, draw: random.Random, answer: Mapping[str, Any], label: str) -> None:
-        self.answered[answer["id"]] = answer["perpetune"]["version"]
+        with self._lock:
+            self.answered[answer["id"]] = answer["perpetune"]["version"]
         if draw.random() < 0.7:
             self._label(client, draw, answer["id"], label)
 
@@ -96,7 +103,8 @@ class Load:
         if self._post(client, draw, "/v1/feedback", body, must=False) is None:
             self.unacknowledged += 1
         else:
-            self.labels[request] = label
+            with self._lock:
+                self.labels[request] = label
 
     def _post(
         self, client: httpx.Client, draw: random.Random, path: str, body: Mapping[str, object], *, must: bool
