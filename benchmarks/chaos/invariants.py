@@ -28,6 +28,7 @@ from perpetune.tracking.alias_moves import MOVE
 from perpetune.tracking.runs import artifact, artifact_names
 
 DRAIN_SECONDS, AGREE_SECONDS, ZOMBIE_SECONDS = 120.0, 120.0, 420.0
+LONGEST_RUN_SECONDS = 1800.0  # of a run that is alive, on a busy machine
 _CHUNK = 5000
 
 
@@ -176,7 +177,13 @@ def _records(run_id: str) -> Iterator[tuple[str, str]]:
 
 
 def none_running(world: World) -> list[str]:
-    """Flow runs that are not suspended for a person and have not ended, once heartbeats have been missed for long."""
+    """Flow runs that are not suspended for a person and have not ended, once heartbeats have been missed for long.
+
+    Those whose processes live are waited for first.
+    """
+    until = time.monotonic() + LONGEST_RUN_SECONDS
+    while world.processes["worker"].children() and time.monotonic() < until:
+        time.sleep(3)
     return _until_none(lambda: _unfinished(world.prefect), ZOMBIE_SECONDS)
 
 
