@@ -33,10 +33,10 @@ def refresh(
     from perpetune.loop.approve import waiting_version
     from perpetune.loop.plan import timed
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN
+    from perpetune.tasks.answer_traffic import answer_traffic
     from perpetune.tasks.assess import assess
     from perpetune.tasks.curate import curate, log_data, nothing_new
     from perpetune.tasks.decide import decide, register
-    from perpetune.tasks.disagreements import answer_traffic
     from perpetune.tasks.events import emit
     from perpetune.tasks.fine_tune import fine_tune
     from perpetune.tasks.plan import compare, plan

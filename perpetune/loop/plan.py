@@ -30,7 +30,6 @@ from perpetune.loop.step_durations import (
     relative_row_cost,
     write_durations,
 )
-from perpetune.model.base import device_name
 from perpetune.params import Params
 from perpetune.policy.holdout_size import Holdouts, HoldoutWarning, holdout_warnings
 from perpetune.tracking import registry
@@ -105,6 +104,9 @@ def _work(workspace: Workspace, curated: CuratedData) -> Work:
     )
     if params.train.epochs != "auto":
         return work
+    # Imported late, because it imports torch, and a check of the traffic imports this module for its timer.
+    from perpetune.model.base import device_name
+
     rows, minutes = max(1, curated.rows.get("train", 0)), time_limit(params.train, device_name())
     least = MIN_STEPS * batch_size(params.train, rows) / rows
     return replace(work, epochs=max(work.epochs, least), minutes=minutes, least_epochs=least)
