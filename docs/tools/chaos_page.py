@@ -17,7 +17,8 @@ def with_rounds(markdown: str) -> str:
     """The page with the sums and the rounds of the last run in the place of the mark."""
     if MARK not in markdown:
         return markdown
-    return markdown.replace(MARK, _seen(json.loads(RESULT.read_text(encoding="utf-8"))))
+    seen = _seen(json.loads(RESULT.read_text(encoding="utf-8"))) if RESULT.exists() else "No run has been kept yet."
+    return markdown.replace(MARK, seen)
 
 
 def _seen(record: Mapping[str, Any]) -> str:

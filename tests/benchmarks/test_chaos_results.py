@@ -82,6 +82,7 @@ def test_a_run_without_its_last_checks_does_not_hold(tmp_path: Path) -> None:
 
 def test_the_guide_shows_the_rounds_and_what_did_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chaos_page, "RESULT", tmp_path / "chaos.json")
+    assert chaos_page.with_rounds(chaos_page.MARK) == "No run has been kept yet."
     bad = replace(ROUND, number=2, problems=("there is no champion",), lost_labels=3)
     wrong = LastChecks({"no flow run is left as running": ["flow run x is RUNNING"]}, 60.0)
     results.write(report(ROUND, bad, last=wrong), tmp_path)
