@@ -103,9 +103,14 @@ def run_round(
     problems: list[str] = []
     over = threading.Event()
     ended: list[str] = []
-    breaking = [threading.Thread(target=_noting, args=(problems, partial(faults.run, world, each))) for each in planned]
+    breaking = [
+        threading.Thread(target=_noting, args=(problems, partial(faults.run, world, each)), daemon=True)
+        for each in planned
+    ]
     operating = threading.Thread(
-        target=_noting, args=(problems, lambda: ended.append(operations.run(name, over.is_set)))
+        target=_noting,
+        args=(problems, lambda: ended.append(operations.run(name, over.is_set))),
+        daemon=True,
     )
     for thread in (operating, *breaking):
         thread.start()
