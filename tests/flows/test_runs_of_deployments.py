@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 from prefect import flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import StateType
-from prefect.states import Pending, Running, State
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Pending, Running
 from prefect.testing.utilities import prefect_test_harness
 
 from perpetune.flows.unbegun import RunsOfDeployments
