@@ -67,11 +67,14 @@ test-clouds: .venv-clouds/ready
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
-# Breaks the real services, one after the other and in pairs (docs/guides/chaos.md). A round takes about a minute.
+# Breaks the real services, one after the other and in pairs (docs/guides/chaos.md). A round takes less than a minute.
 ROUNDS ?= 100
+FIRST ?= 1
 SEED ?= 1
+RESULTS ?= benchmarks/results
 chaos: .venv/ready
-	PYTHONPATH=$(CURDIR):$(CURDIR)/benchmarks:$(CURDIR)/tests/helpers $(BIN)/python -m chaos --rounds $(ROUNDS) --seed $(SEED)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/benchmarks:$(CURDIR)/tests/helpers $(BIN)/python -m chaos \
+		--rounds $(ROUNDS) --first $(FIRST) --seed $(SEED) --results $(RESULTS)
 
 # A peer of the gateway in benchmarks/gateway_cost.py, whose pins differ from requirements.lock.
 litellm: .venv-litellm/ready

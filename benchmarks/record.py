@@ -25,6 +25,9 @@ PACKAGES: tuple[str, ...] = (
     "river",
     "snorkel",
     "crowd-kit",
+    "mlflow",
+    "prefect",
+    "nanio",
     "perpetune",
 )
 

@@ -27,6 +27,7 @@ from perpetune.flows import OUTSIDE, RUN_FOLDER
 from perpetune.flows.alerting.automations import register_alerts
 from perpetune.flows.deployments import deploy, deployments
 from perpetune.flows.health import health_server
+from perpetune.flows.unbegun import RunsOfDeployments, ending_unbegun_runs
 from perpetune.proxies import spare_this_machine
 from perpetune.workspace import open_workspace
 
@@ -89,6 +90,7 @@ def run_worker(found: Sequence[RunnerDeployment]) -> None:
             stack.enter_context(health_server(*where, lambda: polled_within(runner, silence)))
         # Its own web server would stop it at the request of any web page.
         stack.enter_context(temporary_settings({PREFECT_RUNNER_SERVER_ENABLE: False}))
+        stack.enter_context(ending_unbegun_runs(RunsOfDeployments(tuple({str(each.name) for each in found}))))
         with suppress(KeyboardInterrupt, TerminationSignal):
             asyncio.run(runner.start())
 

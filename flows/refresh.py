@@ -44,10 +44,10 @@ def refresh(
     from perpetune.flows.release import decide_on_disagreements, finish, put_into_service, settle_approvals
     from perpetune.loop.approve import waiting_version
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN, timed
+    from perpetune.tasks.answer_traffic import answer_traffic
     from perpetune.tasks.assess import assess
     from perpetune.tasks.curate import curate, log_data, nothing_new
     from perpetune.tasks.decide import decide, register
-    from perpetune.tasks.disagreements import answer_traffic
     from perpetune.tasks.events import emit
     from perpetune.tasks.fine_tune import fine_tune
     from perpetune.tasks.plan import compare, plan

@@ -1,8 +1,6 @@
-"""Prefect tasks: answer stored traffic, and decide on a challenger when the labels of disagreements have come."""
+"""Prefect task: decide on a challenger when the labels of disagreements have come."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -16,35 +14,9 @@ from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import PROMOTED, REJECTED
 from perpetune.tasks.events import emit
-from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
-from perpetune.tracking.runs import Run
 from perpetune.workspace import Workspace
-
-if TYPE_CHECKING:
-    from perpetune.loop.assess.assess import Assessment
-    from perpetune.loop.disagreements.comparison import TrafficComparison
-    from perpetune.loop.fine_tune import Challenger
-
-
-@limited_task(
-    "evaluate",
-    name="answer traffic",
-    task_run_name="find stored requests that champion and challenger answer differently",
-    retries=1,
-    retry_condition_fn=unless_user_error,
-    cache_policy=NO_CACHE,
-)
-def answer_traffic(
-    workspace: Workspace, run: Run, challenger: Challenger, version: str, assessment: Assessment
-) -> TrafficComparison | None:
-    """None if the holdouts are large enough for a verdict, or there is too little traffic."""
-    from perpetune.loop.disagreements.answer import compare_on_traffic, wants_traffic  # a check needs no torch
-
-    if not wants_traffic(workspace, run, assessment):
-        return None
-    return compare_on_traffic(workspace, challenger, version, assessment, print)
 
 
 @limited_task("other", name="decide again", task_run_name="decide on labels of disagreements", cache_policy=NO_CACHE)

@@ -16,7 +16,7 @@ from chaos.world import BEHIND_PROXIES, ENGINES, GATEWAYS, World, wait_for
 
 Kind = Literal["kill", "stop", "drop", "stall", "full", "clock"]
 FLOWS = "flow runs"  # the processes of the worker's runs, without the worker
-_PROCESSES = ("postgres", "mlflow", "prefect", "worker", FLOWS, *GATEWAYS, *ENGINES)
+_PROCESSES = ("postgres", "s3", "mlflow", "prefect", "worker", FLOWS, *GATEWAYS, *ENGINES)
 _JUMPS = (-90_000, -3600, 3600, 90_000)
 _HEALTHY_SECONDS, _FLOW_SECONDS = 300.0, 20.0
 
@@ -37,15 +37,14 @@ class Fault:
 
 
 def possible(world: World) -> dict[Kind, tuple[str, ...]]:
-    """The targets of each kind. The S3 server keeps its objects in memory, so killing it would lose them by itself."""
-    clocks = (*GATEWAYS, *ENGINES, "worker", "prefect", "mlflow") if world.has_clocks else ()
+    """The targets of each kind, on this machine."""
     return {
         "kill": _PROCESSES,
-        "stop": (*_PROCESSES, "s3"),
+        "stop": _PROCESSES,
         "drop": BEHIND_PROXIES,
         "stall": BEHIND_PROXIES,
         "full": tuple(name for name, disk in world.disks.items() if disk.can_fill),
-        "clock": clocks,
+        "clock": tuple(world.processes) if world.has_clocks else (),
     }
 
 

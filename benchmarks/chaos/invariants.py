@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import Engine, select
 
 from chaos import task
-from chaos.load import Load
+from chaos.load import FailedRequest, Load
 from chaos.world import ENGINES, GATEWAYS, World
 from perpetune.audit.entry import verify
 from perpetune.audit.store import entries
@@ -28,12 +28,27 @@ from perpetune.tracking.alias_moves import MOVE
 from perpetune.tracking.runs import artifact, artifact_names
 
 DRAIN_SECONDS, AGREE_SECONDS, ZOMBIE_SECONDS = 120.0, 120.0, 420.0
+LONGEST_RUN_SECONDS = 1800.0  # of a run that is alive, on a busy machine
 _CHUNK = 5000
 
 
-def lost(world: World, load: Load) -> tuple[set[str], set[str]]:
-    """The acknowledged answers, and the acknowledged labels, that are not in the prediction log, once it is written."""
-    answered, labels = set(load.answered), dict(load.labels)
+def note_lost(world: World, load: Load) -> None:
+    """Note which acknowledged answers and labels are missing, which were not noted before."""
+    answered, labelled = load.acknowledged()
+    labels = {name: label for name, label in labelled.items() if name not in load.lost_labels}
+    answers, unlabelled = _missing(world, answered - load.lost_answers, labels)
+    load.lost_answers |= answers
+    load.lost_labels |= unlabelled
+
+
+def all_lost(world: World, load: Load) -> list[str]:
+    """Whatever a client was told is looked for once more."""
+    answers, labels = _missing(world, *load.acknowledged())
+    return [f"answer {name} is lost" for name in answers] + [f"the label of {name} is lost" for name in labels]
+
+
+def _missing(world: World, answered: set[str], labels: Mapping[str, str]) -> tuple[set[str], set[str]]:
+    """The answers, and the answers whose labels, are not in the prediction log, once it is written."""
     deadline = time.monotonic() + DRAIN_SECONDS
     log = open_log(world.workspace.settings.prediction_log)
     try:
@@ -57,11 +72,11 @@ def _labelled(log: Engine) -> set[tuple[str, str]]:
         return {(row[0], row[1]) for row in connection.execute(select(feedback.c.request_id, feedback.c.label))}
 
 
-def failed_while_served(world: World, load: Load) -> list[str]:
+def failed_while_served(world: World, failed: Sequence[FailedRequest]) -> list[str]:
     """Why requests failed although an engine and a gateway were unbroken all the time."""
     return [
         each.why
-        for each in list(load.failed)
+        for each in failed
         if world.lived(ENGINES, each.since, each.until) and world.lived(GATEWAYS, each.since, each.until)
     ]
 
@@ -162,7 +177,13 @@ def _records(run_id: str) -> Iterator[tuple[str, str]]:
 
 
 def none_running(world: World) -> list[str]:
-    """Flow runs that are not suspended for a person and have not ended, once heartbeats have been missed for long."""
+    """Flow runs that are not suspended for a person and have not ended, once heartbeats have been missed for long.
+
+    Those whose processes live are waited for first.
+    """
+    until = time.monotonic() + LONGEST_RUN_SECONDS
+    while world.processes["worker"].children() and time.monotonic() < until:
+        time.sleep(3)
     return _until_none(lambda: _unfinished(world.prefect), ZOMBIE_SECONDS)
 
 
@@ -185,10 +206,10 @@ def _until_none(find: Callable[[], list[str]], seconds: float) -> list[str]:
 
 
 AFTER_A_ROUND: Sequence[Callable[[World], list[str]]] = (audit_log, one_champion)
-IN_THE_END: Sequence[Callable[[World], list[str]]] = (
-    none_running,
-    one_champion,
-    audit_log,
-    decisions_once,
-    no_open_mlflow_run,
-)
+IN_THE_END: Mapping[str, Callable[[World], list[str]]] = {
+    "no flow run is left as running": none_running,
+    "one champion, served by both gateways": one_champion,
+    "the audit log is intact": audit_log,
+    "decisions are recorded once": decisions_once,
+    "no MLflow run is left as running": no_open_mlflow_run,
+}

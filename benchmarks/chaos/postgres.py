@@ -26,6 +26,13 @@ def programs() -> Path:
     raise PerpetuneError("PostgreSQL is not installed", do="`apt-get install postgresql`")
 
 
+def version() -> str:
+    """As "postgres (PostgreSQL) 15.14"."""
+    return subprocess.run(
+        [programs() / "postgres", "--version"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
 def make_data(folder: Path) -> None:
     """Write an empty cluster into `folder`/data, owned by whom the server runs as."""
     if _as_somebody_else():

@@ -54,6 +54,8 @@ class Proxy:
         self._open |= {writer, their_writer}
         try:
             await asyncio.gather(self._copy(reader, their_writer), self._copy(their_reader, writer))
+        except asyncio.CancelledError:  # in the end of all
+            pass
         finally:
             self._open -= {writer, their_writer}
             for each in (writer, their_writer):

@@ -1,4 +1,4 @@
-"""The table: a row a round while it runs, and the sums in the end."""
+"""What was seen: a row a round while it runs, and the sums in the end."""
 
 from __future__ import annotations
 
@@ -10,18 +10,39 @@ from chaos.faults import Kind
 
 @dataclass(frozen=True)
 class RoundResult:
-    """`requests` were answered or failed, `acknowledged` are labels, `lost` is of all so far."""
+    """Counts are of this round; `acknowledged` and `unacknowledged` are labels.
+
+    `failed_while_served` are the reasons of requests that failed while an engine and a gateway lived. `healthy_after` is
+    when all services were healthy again, in seconds from the beginning of the round.
+    """
 
     number: int
     faults: tuple[str, ...]
     operation: str
     ended: str
-    requests: int
+    answered: int
     failed: int
+    failed_while_served: tuple[str, ...]
+    retried: int
     acknowledged: int
-    lost: int
+    unacknowledged: int
+    lost_answers: int
+    lost_labels: int
+    healthy_after: float
     seconds: float
     problems: tuple[str, ...]
+
+    @property
+    def requests(self) -> int:
+        return self.answered + self.failed
+
+    @property
+    def lost(self) -> int:
+        return self.lost_answers + self.lost_labels
+
+    @property
+    def holds(self) -> bool:
+        return not (self.problems or self.failed_while_served or self.lost)
 
     @property
     def row(self) -> str:
@@ -33,58 +54,80 @@ class RoundResult:
             f"{self.failed:>6}",
             f"{self.acknowledged:>6}",
             f"{self.lost:>4}",
+            f"{self.healthy_after:>7.0f}",
             f"{self.seconds:>5.0f}",
         )
-        return " ".join([*cells, *(f"\n     ! {each}" for each in self.problems)])
+        wrong = (*self.problems, *self.failed_while_served)
+        return " ".join([*cells, *(f"\n     ! {each}" for each in wrong)])
 
 
-HEADING = f"{'':>4} {'faults':<46} {'meanwhile':<38} {'requests':>8} {'failed':>6} {'labels':>6} {'lost':>4} {'s':>5}"
+HEADING = f"{'':>4} {'faults':<46} {'meanwhile':<38} {'requests':>8} {'failed':>6} {'labels':>6} {'lost':>4} {'healthy':>7} {'s':>5}"
+
+
+@dataclass(frozen=True)
+class LastChecks:
+    """What did not hold in the end, by the name of the check."""
+
+    wrong: Mapping[str, Sequence[str]]
+    seconds: float
+
+    @property
+    def problems(self) -> list[str]:
+        return [problem for problems in self.wrong.values() for problem in problems]
 
 
 @dataclass
 class Report:
-    """`failed_while_served` are the reasons of requests that failed while an engine and a gateway lived."""
+    """`last` is None until the last checks have been made."""
 
     seed: int
     targets: Mapping[Kind, tuple[str, ...]]
+    postgres: str
     rounds: list[RoundResult] = field(default_factory=list)
-    answered: int = 0
-    labels: int = 0
-    failed: int = 0
-    retried: int = 0
-    unacknowledged: int = 0
-    lost_answers: int = 0
-    lost_labels: int = 0
-    failed_while_served: Sequence[str] = ()
     restarts: Mapping[str, int] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
-    seconds: float = 0.0
+    last: LastChecks | None = None
 
     def add(self, result: RoundResult) -> None:
-        if not self.rounds:
-            print(f"seed {self.seed}\n{HEADING}", flush=True)
         self.rounds.append(result)
         print(result.row, flush=True)
 
     @property
     def holds(self) -> bool:
-        broken = self.problems or self.failed_while_served or any(each.problems for each in self.rounds)
-        return not (broken or self.lost_answers or self.lost_labels)
+        return self.last is not None and not self.last.problems and all(each.holds for each in self.rounds)
+
+    @property
+    def seconds(self) -> float:
+        return sum(each.seconds for each in self.rounds) + (self.last.seconds if self.last else 0)
+
+    @property
+    def answered(self) -> int:
+        return sum(each.answered for each in self.rounds)
+
+    @property
+    def failed_while_served(self) -> list[str]:
+        return [why for each in self.rounds for why in each.failed_while_served]
+
+    @property
+    def lost_answers(self) -> int:
+        return sum(each.lost_answers for each in self.rounds)
+
+    @property
+    def lost_labels(self) -> int:
+        return sum(each.lost_labels for each in self.rounds)
 
     def show(self) -> None:
-        faults = sum(len(each.faults) for each in self.rounds)
         values = {
             "rounds": len(self.rounds),
-            "faults": faults,
-            "requests": self.answered + self.failed,
-            "failed": self.failed,
+            "faults": sum(len(each.faults) for each in self.rounds),
+            "requests": sum(each.requests for each in self.rounds),
+            "failed": sum(each.failed for each in self.rounds),
             "failed while an engine and a gateway lived": len(self.failed_while_served),
-            "answered after another gateway was asked": self.retried,
+            "answered after another gateway was asked": sum(each.retried for each in self.rounds),
             "acknowledged answers": self.answered,
             "acknowledged answers lost": self.lost_answers,
-            "acknowledged labels": self.labels,
+            "acknowledged labels": sum(each.acknowledged for each in self.rounds),
             "acknowledged labels lost": self.lost_labels,
-            "labels that nobody acknowledged in time": self.unacknowledged,
+            "labels that were not acknowledged in time": sum(each.unacknowledged for each in self.rounds),
             "seconds": round(self.seconds),
         }
         print("\n".join(["", f"seed {self.seed}", *(f"{name:<44} {value:>8}" for name, value in values.items())]))
@@ -92,6 +135,6 @@ class Report:
         for kind, names in self.targets.items():
             if not names:
                 print(f"not tried here: {kind} (docs/guides/chaos.md says what it needs)")
-        for each in dict.fromkeys([*self.failed_while_served, *self.problems]):
-            print(f"! {each}")
+        for name, problems in self.last.wrong.items() if self.last else ():
+            print(*(f"! {name}: {each}" for each in problems), sep="\n", end="\n" if problems else "")
         print("everything holds" if self.holds else "something does not hold")

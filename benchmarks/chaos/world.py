@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import boto3
 import httpx
 import mlflow
 import yaml
@@ -37,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 GATEWAYS, ENGINES = ("gateway-1", "gateway-2"), ("engine-1", "engine-2")
 BEHIND_PROXIES = ("postgres", "mlflow", "prefect", "s3", *ENGINES, *GATEWAYS)
 START_SECONDS = 600.0  # on a busy machine
-_BUCKET = "mlflow"
+_BUCKET, _KEY, _REGION = "mlflow", "chaos", "us-east-1"
 
 
 @dataclass
@@ -110,7 +111,11 @@ def _end(world: World, keeper: Keeper) -> None:
 
 
 def _build(root: Path, stack: ExitStack) -> World:
-    disks = {"workspace disk": Disk(root / "workspace", 600), "postgres disk": Disk(root / "postgres", 500)}
+    disks = {
+        "workspace disk": Disk(root / "workspace", 600),
+        "postgres disk": Disk(root / "postgres", 500),
+        "s3 disk": Disk(root / "s3", 300),
+    }
     for disk in disks.values():
         stack.callback(disk.close)
     home, logs = disks["workspace disk"].folder, root / "logs"
@@ -162,9 +167,11 @@ def _environment(
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # Prefect's lowest
         "PYTHONPATH": code,
         "OMP_NUM_THREADS": "1",
-        "AWS_ACCESS_KEY_ID": "chaos",
-        "AWS_SECRET_ACCESS_KEY": "chaos",
-        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": _KEY,
+        "AWS_SECRET_ACCESS_KEY": _KEY,
+        "AWS_DEFAULT_REGION": _REGION,
+        "NANIO_ACCESS_KEY": _KEY,
+        "NANIO_SECRET_KEY": _KEY,
         "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{through['s3']}",
     }
 
@@ -208,7 +215,7 @@ def _processes(
             postgres.command(root / "postgres", direct["postgres"]),
             lambda: postgres.accepts(direct["postgres"]),
         ),
-        "s3": ((PYTHON, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(direct["s3"])), _up(at(direct["s3"], "/"))),
+        "s3": (_s3_server(root / "s3", direct["s3"]), lambda: _refuses(at(direct["s3"], "/"))),
         "prefect": (prefect.command, _up(str(prefect.health))),
         "mlflow": (_replaced(mlflow.command, store), _up(str(mlflow.health))),
         "worker": (worker(direct["worker"]).command, _up(str(worker(direct["worker"]).health))),
@@ -235,11 +242,32 @@ def _process(
     library: Path | None,
 ) -> Process:
     variables, clock = dict(around), None
-    if library is not None and name not in ("postgres", "s3"):
+    if library is not None:
         clock = root / f"{name}.clock"
         write_clock(clock, 0)
         variables |= {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(clock)}
     return Process(name, command, root / "workspace", variables, root / "logs" / f"{name}.log", healthy, clock)
+
+
+def _s3_server(folder: Path, port: int) -> tuple[str, ...]:
+    """Its objects are files, so that a killed server loses none; it refuses requests that are signed in another time."""
+    return (
+        *(PYTHON, "-m", "nanio", "serve", "--data-dir", str(folder)),
+        *("--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning"),
+    )
+
+
+def _refuses(url: str) -> bool:
+    """Whether a server answers, if only that the request was not signed."""
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 403
+    except httpx.HTTPError:
+        return False
+
+
+def _make_bucket(port: int) -> None:
+    key = {"aws_access_key_id": _KEY, "aws_secret_access_key": _KEY, "region_name": _REGION}
+    boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **key).create_bucket(Bucket=_BUCKET)
 
 
 def _up(url: str) -> Callable[[], bool]:
@@ -259,7 +287,7 @@ def _start(world: World, keeper: Keeper) -> None:
     postgres.make_data(world.disks["postgres disk"].folder)
     _start_together(processes, "postgres", "s3", *ENGINES)
     postgres.make_databases(world.direct["postgres"])
-    httpx.put(f"http://127.0.0.1:{world.direct['s3']}/{_BUCKET}").raise_for_status()
+    _make_bucket(world.direct["s3"])
     _start_together(processes, "prefect", "mlflow")
     _start_together(processes, "worker", *GATEWAYS)
     keeper.start()

@@ -16,6 +16,7 @@ INDEX = "benchmarks/index.md"
 ABOUT = {
     "after_decay": ("The gate after decay", "1,000 simulations for each line, 150 or 250 rows in each holdout"),
     "by_cost": ("Judging by cost", "1,000 simulations for each line, 200 for false alarms"),
+    "chaos": ("Breaking it on purpose", "one run; docs/guides/chaos.md says what each round broke"),
     "curation_quality": (
         "What curation finds, and what a model learns from it",
         "2,000 film reviews, 1,271 clauses of contracts, 2,000 and 4,003 rows of banking77; linear models with five seeds, the language model with three and six",

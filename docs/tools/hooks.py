@@ -11,6 +11,7 @@ from pathlib import Path
 from api_page import METRICS, api_page, example, metrics_page, openapi
 from api_page import PAGE as API
 from benchmarks_page import benchmark_pages, benchmark_plots
+from chaos_page import with_rounds
 from commands_page import PAGE as COMMANDS
 from commands_page import commands_page
 from decisions_page import PAGE as DECISIONS
@@ -64,6 +65,11 @@ def _generated() -> Iterator[tuple[str, str]]:
     yield DECISIONS, decisions_page()
     yield "changelog.md", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     yield from benchmark_pages()
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Results of the last run are put into the page that explains them."""
+    return with_rounds(markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
