@@ -42,7 +42,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "fetch": {"sources": ["inbox", "traffic"]},
     "reference": {"min_recent": 15},
     "split": {"frozen": 0.3, "validation": 0.1, "recent": 0.4},
-    "train": {"precision": "fp32", "epochs": 20.0, "validations": 2, "validation_rows": 20, "learning_rate": 3e-3},
+    "train": {"precision": "fp32", "epochs": 10.0, "validations": 2, "validation_rows": 20, "learning_rate": 3e-3},
     "evaluate": {"max_new_tokens": 8, "few_shot_examples": 2, "batch_tokens": 512},
     "promote": {"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
     "serve": {"poll_seconds": 0.5},
