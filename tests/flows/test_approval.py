@@ -270,7 +270,7 @@ def test_an_identity_that_the_gateway_authenticated_is_told_from_one_that_was_ty
             assert typed.returncode == 0, typed.stderr
     by = {version: registry.get("colours", version).tags["approval.by"] for version in (first, second)}
     assert by == {first: ada, second: f"{ada} (claimed)"}
-    log = open_log(workspace.settings.prediction_log)
+    log = open_log(open_workspace(workspace.root).settings.prediction_log)
     actors = {entry.event.actor for entry in entries(log) if entry.event.subject == f"colours version {first}"}
     log.dispose()
     assert ada in actors
@@ -397,7 +397,7 @@ def test_what_a_person_cancels_is_recorded_as_cancelled_and_not_carried_out(work
     assert [tags["approval"] for tags in found.values()] == ["cancelled", "cancelled", "cancelled", "refused"]
     assert champion(workspace) == before
     assert decisions_of(workspace, unanswered)[0].reason.endswith("was cancelled before anybody answered.")
-    assert "Ada approved" in decisions_of(workspace, recorded)[0].reason
+    assert "Ada (claimed) approved" in decisions_of(workspace, recorded)[0].reason
     assert eventually(lambda: len(payloads(REJECTED, approved)), 60) == 1
     settle(workspace)
     assert len(decisions_of(workspace, approved)) == 2, "the promotion, and that its approval was cancelled"
