@@ -46,17 +46,18 @@ SETTINGS: dict[str, dict[str, object]] = {
     "split": {"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
     "train": {
         "precision": "fp32",
-        "epochs": 60,
+        "epochs": 40,
         "max_example_tokens": 60,
         "validations": 3,
         "checkpoint_seconds": 0.1,
         "lora": {"rank": 8, "alpha": 16, "dropout": 0.2, "target_modules": "all-linear"},
     },
     "evaluate": {"max_new_tokens": 4, "few_shot_examples": 0, "bootstrap_samples": 200, "encoder": None},
-    "promote": {"min_rows": 5},
+    "promote": {"min_rows": 5, "max_slowdown": None, "max_cost": None},
+    "label_errors": {"action": "off"},
     "watch": {"cron": "0 0 29 2 *"},  # a scheduled check would be another run
 }
-STEPS_BEFORE_A_KILL = 60
+STEPS_BEFORE_A_KILL = 30
 
 
 def questions() -> list[Example]:

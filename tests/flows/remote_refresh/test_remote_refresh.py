@@ -143,8 +143,8 @@ def test_the_pipeline_is_valid_by_kfps_own_specification(tmp_path: Path) -> None
 
 
 QUESTIONS = {
-    "billing": ("invoice", "refund", "card payment", "receipt", "subscription fee", "discount"),
-    "technical": ("screen", "keyboard", "battery", "password", "printer", "headset"),
+    "billing": ("invoice", "refund", "card payment"),
+    "technical": ("screen", "keyboard", "battery"),
 }
 OPENINGS = ("Hello, my", "Please help: the", "Since Monday our", "I have a problem, the", "What about the", "Again the")
 ENDINGS = ("is wrong", "never came", "is not right any more")
@@ -183,9 +183,10 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
         fetch={"sources": ["inbox"]},
         reference={"min_recent": 15},
         split={"frozen": 0.3, "validation": 0.1, "recent": 0.4},
-        train={"precision": "fp32", "epochs": 4.0, "learning_rate": 3e-3},
+        train={"precision": "fp32", "epochs": 2.0, "learning_rate": 3e-3},
         evaluate={"max_new_tokens": 8, "few_shot_examples": 2, "batch_tokens": 512},
-        promote={"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
+        promote={"margin": 0.2, "min_rows": 10, "max_slowdown": None, "max_cost": None},
+        label_errors={"action": "off"},
     )
     shutil.copy(ROOT / "dvc.yaml", root)
     write_jsonl(tmp_path / "rows.jsonl", rows())
