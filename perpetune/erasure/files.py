@@ -18,7 +18,7 @@ from perpetune.records import Example
 _SQLITE = b"SQLite format 3\x00"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf", ".whl", ".npy", ".npz", ".png")
 _INBOX = "inbox"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)

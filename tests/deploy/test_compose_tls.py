@@ -108,7 +108,8 @@ def server(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )
     [*_, script, _] = containers({}, OVERLAY)["vllm"].command[:4]
     words = shlex.split(script)
-    options = [here(word, secrets) for word in words[words.index("$@") + 1 :]]
+    first = next(place for place, word in enumerate(words) if word.startswith("--ssl"))
+    options = [here(word, secrets) for word in words[first:]]
     command = [sys.executable, "-m", "uvicorn", "--lifespan", "off", "--port", str(port), *options, "health:app"]
     with subprocess.Popen(command, cwd=folder) as process:
         try:
@@ -130,7 +131,7 @@ def test_gateways_and_worker_reach_vllm_and_others_do_not(server: int, secrets: 
         )
         context = vllm_tls(settings).context
         assert isinstance(context, ssl.SSLContext)
-        eventually(partial(connects, url, context), 20)
+        eventually(partial(connects, url, context))
     stranger = ssl.create_default_context(cafile=str(secrets / "vllm_ca.pem"))
     with pytest.raises((httpx.TransportError, ssl.SSLError)):
         httpx.get(url, verify=stranger)
@@ -141,7 +142,7 @@ def test_the_health_check_of_vllm_passes_by_mutual_tls(server: int, secrets: Pat
     python, flag, script = containers({}, OVERLAY)["vllm"].healthcheck
     assert (python, flag) == ("python3", "-c")
     script = here(script, secrets).replace("localhost:8000", f"localhost:{server}")
-    eventually(lambda: subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0, 20)
+    eventually(lambda: subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0)
 
 
 def connects(url: str, context: ssl.SSLContext) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,17 @@ def patient(params: Params) -> Params:
     return params.model_copy(update={"watch": params.watch.model_copy(update={"run_length": 150_000})})
 
 
-def test_retrains_once_soon_after_the_change(turning: History, params: Params) -> None:
+def test_retrains_soon_after_the_change_and_again_when_more_of_it_is_known(turning: History, params: Params) -> None:
     params = patient(params)
     run = simulate(turning, PerpetunePolicy(params), cache(), params)
     found = outcome(run, turning, params.evaluate, params.watch.min_rows)
 
     by_decay = [refresh for refresh in run.refreshes if refresh.trigger == "decay"]
-    assert [refresh.outcome for refresh in by_decay] == ["promote"]
+    assert [refresh.outcome for refresh in by_decay] == ["promote", "promote", "reject"]
+    waits = [later.labels - earlier.labels for earlier, later in pairwise(by_decay)]
+    assert waits == sorted(waits) and waits[0] >= params.refresh.new_labels, (
+        "each waits for more labels than the one before"
+    )
     assert 0 < (by_decay[0].time - turning.changes[0]) / timedelta(days=1) < 7
     never = outcome(simulate(turning, Never(), cache(), params), turning, params.evaluate, 50)
     assert found.score.low > never.score.high
