@@ -60,6 +60,7 @@ VERSION_TAGS = {
 }
 METRICS = {
     "data/labels": "Labels of production known at the start of the refresh.",
+    "data/labels_since_fall": "For a refresh for decay: of those, the labels since scores began to fall; absent if no fall was visible.",
     "train/loss": "Training loss at each step.",
     "train/learning_rate": "Learning rate at each step.",
     "train/tokens_per_second": "Useful tokens a second at each step.",
