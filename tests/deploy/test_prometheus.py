@@ -98,5 +98,5 @@ def test_every_service_is_watched(config: dict[str, Any]) -> None:
         name for job in config["scrape_configs"] for each in job.get("dns_sd_configs", ()) for name in each["names"]
     }
     # Those that end, the two that watch, and Grafana, which only shows.
-    services = set(read_compose({})["services"]) - {"bucket", "keys", "prometheus", "blackbox", "grafana"}
+    services = set(read_compose({})["services"]) - {"bucket", "keys", "backup", "prometheus", "blackbox", "grafana"}
     assert watched == services
