@@ -22,6 +22,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.loop import approve as approvals
 from perpetune.loop.approve import ApprovalResponse, PendingApproval
 from perpetune.loop.rollout.trial import needs_trial
+from perpetune.loop.run_context import use_mlflow
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import PROMOTED, REJECTED, WAITING
@@ -30,6 +31,7 @@ from perpetune.settings import Settings
 from perpetune.tasks.events import emit
 from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_verdict
+from perpetune.tracking.alias_moves import complete_move
 from perpetune.workspace import Workspace
 
 PAUSE_KEY = "approval"
@@ -144,6 +146,8 @@ def unheard_answers(workspace: Workspace) -> dict[str, ApprovalResponse]:
 )
 def cancelled_approvals(workspace: Workspace) -> dict[str, ApprovalResponse | None]:
     """By version that is not in service, the answer (None: there was none) to a run that a person cancelled."""
+    use_mlflow(workspace)
+    complete_move(workspace.params.task.name)  # a killed process may have left one, which puts a version into service
     with get_client(sync_client=True) as client:
         return {
             each.version: _answer(UUID(each.flow_run))

@@ -23,6 +23,16 @@ def locked(name: str, *, wait_seconds: float | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def trial_lock(task: str, *, wait_seconds: float | None = None) -> Iterator[None]:
+    """Hold the lock of this task's trial.
+
+    Raises TimeoutError if it is not free within `wait_seconds` (None: wait without limit).
+    """
+    with locked(f"trial of {task}", wait_seconds=wait_seconds):
+        yield
+
+
+@contextmanager
 def decision_lock(task: str) -> Iterator[None]:
     """Hold the lock of whoever settles an approval or carries out a decision that was left.
 

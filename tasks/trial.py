@@ -16,9 +16,9 @@ from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.runtime.events import ABORTED, DEPLOYED, LABELS_WANTED, PROMOTED, TRIAL
 from perpetune.tasks.events import emit
+from perpetune.tasks.locks import trial_lock
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task
-from perpetune.tasks.trial_lock import trial_lock
 from perpetune.tasks.verdict import log_verdict
 from perpetune.workspace import Workspace
 

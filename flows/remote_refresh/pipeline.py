@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perpetune.flows.remote_refresh.steps import STEPS, Step, command
+from perpetune.flows.remote_refresh.steps import STEPS, command
 from perpetune.flows.remote_training.kubeflow import Kubeflow, kfp_package, said
 
 PIPELINE = "perpetune-refresh"
@@ -21,8 +21,7 @@ class RefreshPipeline:
 
     def pipeline(self) -> Any:
         """The pipeline function of kfp, whose parameter is the address of the copied workspace."""
-        dsl = kfp_package().dsl
-        components = [(step, dsl.container_component(self._container(step))) for step in STEPS]
+        components = [(step, self.kubeflow.component(step.name, command(step, ""))) for step in STEPS]
 
         def refresh(address: str) -> None:
             before = None
@@ -32,7 +31,9 @@ class RefreshPipeline:
                     task.after(before)
                 before = task
 
-        return dsl.pipeline(refresh, name=PIPELINE, description="Refresh a copy of a workspace in an object store.")
+        return kfp_package().dsl.pipeline(
+            refresh, name=PIPELINE, description="Refresh a copy of a workspace in an object store."
+        )
 
     def compile(self, file: Path) -> None:
         kfp_package().compiler.Compiler().compile(self.pipeline(), str(file))
@@ -46,14 +47,3 @@ class RefreshPipeline:
 
     def stop(self, job: str) -> None:
         self.kubeflow.stop(job)
-
-    def _container(self, step: Step) -> Any:
-        dsl, image = kfp_package().dsl, self.kubeflow.image
-        program, *arguments = command(step, "")
-
-        def container(address: str) -> Any:
-            return dsl.ContainerSpec(image=image, command=[program], args=[*arguments[:-1], address])
-
-        del container.__annotations__["return"]  # the kind of component says it
-        container.__name__ = step.name
-        return container

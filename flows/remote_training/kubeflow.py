@@ -3,7 +3,7 @@
 kfp reads the annotations of components, so that they are no texts here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,20 +32,24 @@ class Kubeflow:
 
     def pipeline(self) -> Any:
         """The pipeline function of kfp, whose parameter is the job's address."""
-        dsl = kfp_package().dsl
-        image = self.image
-        program, *arguments = command("")
-
-        def train(address: str) -> Any:
-            return dsl.ContainerSpec(image=image, command=[program], args=[*arguments[:-1], address])
-
-        del train.__annotations__["return"]  # the kind of component says it
-        component = dsl.container_component(train)
+        component = self.component("train", command(""))
 
         def training(address: str) -> None:
             self.configured(component(address=address), computes=True)
 
-        return dsl.pipeline(training, name=PIPELINE, description="Train a job of an object store.")
+        return kfp_package().dsl.pipeline(training, name=PIPELINE, description="Train a job of an object store.")
+
+    def component(self, name: str, words: Sequence[str]) -> Any:
+        """A component of kfp that runs this command in our image, with its parameter, an address, as the last word."""
+        dsl, image = kfp_package().dsl, self.image
+        program, *arguments = words
+
+        def container(address: str) -> Any:
+            return dsl.ContainerSpec(image=image, command=[program], args=[*arguments[:-1], address])
+
+        del container.__annotations__["return"]  # the kind of component says it
+        container.__name__ = name
+        return dsl.container_component(container)
 
     def configured(self, step: Any, *, computes: bool) -> Any:
         """The task of a pipeline with our resources and environment, with GPUs if it computes."""

@@ -19,7 +19,6 @@ from perpetune.policy.decision.record import Decision, record
 from perpetune.records import parse_time
 from perpetune.runtime.prefect_api import FlowRun, Prefect
 from perpetune.tracking import registry
-from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.runs import artifact, artifact_names
 from perpetune.workspace import Workspace
 
@@ -71,7 +70,6 @@ def await_approval(workspace: Workspace, version: str, flow_run_id: str, now: da
 def pending_approvals(workspace: Workspace) -> list[PendingApproval]:
     """The newest first."""
     use_mlflow(workspace)
-    complete_move(workspace.params.task.name)  # a killed process may have left one, which puts a version into service
     found = registry.versions_tagged(workspace.params.task.name, STATE, (WAITING, APPROVED))
     return [_pending(each.version, each.tags) for each in found if _is_pending(each.tags)]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from perpetune.tasks.trial_lock import trial_lock
+from perpetune.tasks.locks import trial_lock
 
 pytestmark = pytest.mark.slow  # a Prefect server
 
