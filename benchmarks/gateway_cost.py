@@ -4,8 +4,9 @@
     python benchmarks/gateway_cost.py --quick
     make litellm && python benchmarks/gateway_cost.py       # beside LiteLLM's proxy too
 
-A closed-loop load generator, the gateway and a server with vLLM's API that answers after a while are three processes. The
-gateway has a core, and the others share the rest. CPU times are those of the gateway's process, its writer of the
+A closed-loop load generator, the gateway and a server with vLLM's API that answers after a while are three processes. Each
+has a core of its own if there are three: the result is then `gateway-cost-own-cores`. With two, `gateway-cost`, the
+gateway has one and the others share the other. CPU times are those of the gateway's process, its writer of the
 prediction log included, so that they depend little on what else runs on the machine. Each prompt is sent once, so that
 only the instruction is the same. The server waits for 50 to 150 ms: if all answers took as long, all clients would go on
 to send at the same moment; for the same reason the clients begin one after the other. It gives that time as the number
@@ -182,7 +183,7 @@ def serve_gateway(assets: Path, folder: Path, port: int, upstream: int) -> None:
 
 
 def _measure(asked: argparse.Namespace) -> int:
-    began = time.monotonic()
+    began, cores = time.monotonic(), len(psutil.Process().cpu_affinity())
     with (
         tempfile.TemporaryDirectory(prefix="gateway-cost-") as folder,
         servers(asked.assets, Path(folder), asked.litellm) as (direct, gateway, *others),
@@ -198,8 +199,9 @@ def _measure(asked: argparse.Namespace) -> int:
             f"({claim.interval[0]:.4g} to {claim.interval[1]:.4g}), goal {claim.goal:g}"
         )
     if not asked.quick:
+        name = "gateway-cost-own-cores" if cores >= 3 else "gateway-cost"
         details = {"turns": [asdict(turn) for turn in turns], "feedback": asdict(batches)}
-        print(write("gateway-cost", claims, details, time.monotonic() - began))
+        print(write(name, claims, details, time.monotonic() - began))
     return 0 if all(claim.holds for claim in claims) else 1
 
 
@@ -217,7 +219,7 @@ def servers(assets: Path, folder: Path, litellm: Path) -> Iterator[list[Server]]
         )
         _wait_until(f"{urls[0]}/health")
         _wait_until(f"{urls[1]}/readyz")
-        _pin(before, behind)
+        _pin(before, behind, psutil.Process())
         found = [
             Server(Target("direct", urls[0], BASE, instruction), behind),
             Server(Target("gateway", urls[1], TASK, None), before),
@@ -229,13 +231,12 @@ def servers(assets: Path, folder: Path, litellm: Path) -> Iterator[list[Server]]
         yield found
 
 
-def _pin(gateway: psutil.Process, engine: psutil.Process) -> None:
-    """Give the gateway a core of its own, if there are two."""
+def _pin(gateway: psutil.Process, *others: psutil.Process) -> None:
+    """Give each process a core of its own, far from the next; if the cores are too few, the others share one."""
     cores = gateway.cpu_affinity()
-    if len(cores) > 1:
-        gateway.cpu_affinity(cores[-1:])
-        for process in (engine, psutil.Process()):
-            process.cpu_affinity(cores[:-1])
+    step = max(1, len(cores) // (1 + len(others)))
+    for place, process in enumerate([gateway, *others]):
+        process.cpu_affinity([cores[min(place * step, len(cores) - 1)]])
 
 
 def _litellm(command: Path, folder: Path, upstream: str, port: str) -> list[str]:
