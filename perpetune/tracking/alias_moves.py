@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 MOVE = "perpetune.move"  # tag of the registered model while a move is under way
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
-_TRIES = 50  # of a move that meets another process's move
+_TRIES = 50  # of a move that meets another process's move, and of a write that meets another process's write
+# What MLflow's database says if a row came (SQLite, PostgreSQL) or went (SQLAlchemy) meanwhile.
+_CONFLICTS = ("unique constraint", "expected to update 1 row(s); 0 were matched")
 
 Aliases = Mapping[str, str]
 """The version of each alias."""
@@ -186,10 +188,12 @@ def _matches(aliases: Aliases, expected: Mapping[str, str | None]) -> bool:
 
 
 def write(call: Callable[..., object], *values: str) -> None:
-    """Write an alias or a tag; retries once if another process created it at the same time."""
-    try:
-        call(*values)
-    except MlflowException as fault:
-        if "unique constraint" not in str(fault).lower():
-            raise
-        call(*values)
+    """Write an alias or a tag; again if another process created or removed it between MLflow's read and its write."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            call(*values)
+            return
+        except MlflowException as fault:
+            said = str(fault).lower()
+            if not tries_left or not any(conflict in said for conflict in _CONFLICTS):
+                raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from perpetune.errors import PerpetuneError
@@ -298,6 +300,28 @@ def test_several_that_promote_the_first_version_at_once_all_succeed(tmp_path: Pa
         with ThreadPoolExecutor(8) as gateways:
             list(gateways.map(lambda _, task=task: registry.promote(task, "1"), range(8)))
         assert registry.wanted(task) == DesiredReleases("1")
+
+
+@pytest.mark.parametrize(
+    ("said", "is_conflict"),
+    [
+        ("UNIQUE constraint failed: registered_model_tags.key", True),
+        ('duplicate key value violates unique constraint "registered_model_tag_pk"', True),
+        ("UPDATE statement on table 'registered_model_tags' expected to update 1 row(s); 0 were matched.", True),
+        ("the model has no version 7", False),
+    ],
+)
+def test_a_write_that_met_another_is_repeated_and_an_error_is_not(said: str, is_conflict: bool) -> None:
+    written: list[str] = []
+
+    def set_tag(value: str) -> None:
+        written.append(value)
+        if len(written) < 4:
+            raise MlflowException(said)
+
+    with nullcontext() if is_conflict else pytest.raises(MlflowException, match="no version 7"):
+        alias_moves.write(set_tag, "one")
+    assert len(written) == (4 if is_conflict else 1)
 
 
 def test_a_trial_that_an_older_perpetune_began_keeps_its_traffic() -> None:
