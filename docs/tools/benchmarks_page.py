@@ -33,7 +33,14 @@ ABOUT = {
         "20 or 40 windows of each change, 120 without one, 12 years",
     ),
     "label_rules": ("Labels from rules", "10 drawings of 6 kinds, 1,000 rows each, and two sets of real rows"),
-    "log_queries-sqlite": ("Reads of a long prediction log", "a median of five, a year of made requests, 1% labelled"),
+    "log_queries-postgresql": (
+        "Reads of a long prediction log: PostgreSQL",
+        "a median of five, a year of made requests, 1% labelled",
+    ),
+    "log_queries-sqlite": (
+        "Reads of a long prediction log: SQLite",
+        "a median of five, a year of made requests, 1% labelled",
+    ),
     "mix": ("Recent traffic with replay", "412 old and 200 recent rows, one training each"),
     "recipe": ("What the defaults achieve", "300 rows, one training each; 60 beside the base with examples"),
     "replay": ("Policies on recorded streams", "5 x 2,400, 1,884 and 5 x 2,000 requests"),
