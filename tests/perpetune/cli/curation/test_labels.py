@@ -18,7 +18,7 @@ from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Feedback, Prediction
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 

@@ -17,7 +17,7 @@ from perpetune.records import Example, read_jsonl
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 ROWS = [f"k{n},my parcel {n} is late,{'yes' if n % 2 else 'no'}" for n in range(80)]

@@ -9,7 +9,7 @@ from perpetune.curation.running.layout import CLEAN, DIVIDED, PRIVATE, RAW, SPLI
 from perpetune.curation.running.pipeline import FOLDERS, input_of, output_of_split, steps_of
 from perpetune.errors import PerpetuneError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 FIRST_PIPELINE = {
     "validate": {"deps": ["data/raw"]},
     "clean": {"deps": ["data/raw/output_schema.json", "data/valid"]},
