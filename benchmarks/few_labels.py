@@ -31,7 +31,7 @@ from perpetune.policy.ignorable import SelectionRow, ignorable
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
 from perpetune.policy.traffic_comparison import MOST_TRAFFIC, labels_to_ask, rows_to_answer, should_promote_on_traffic
 from perpetune.policy.verdict import Outcome
-from perpetune.prediction_log.label_delays import LabelledGroup, ripe
+from perpetune.prediction_log.labels.delays import LabelledGroup, ripe
 
 Numbers = npt.NDArray[np.float64]
 ACCURACY, DISCORDANCE = 0.85, 0.10

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import spoiled
 
-from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.duplicates.by_meaning import with_pairs
 from perpetune.curation.duplicates.near import near_duplicates
 from perpetune.curation.quarantine import StepResult, in_order
+from perpetune.curation.splitting.assignment_record import AssignmentRecord
 from perpetune.curation.steps.clean import DUPLICATE, clean
 from perpetune.curation.steps.language import language
 from perpetune.curation.steps.private import finder, private

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from perpetune.monitoring.mix_shift import Scored, decompose
 from perpetune.policy.ignorable import SelectionRow, ignorable
 from perpetune.policy.retraining import MixShift
-from perpetune.prediction_log.label_delays import LabelledGroup, ripe
+from perpetune.prediction_log.labels.delays import LabelledGroup, ripe
 
 Numbers = npt.NDArray[np.float64]
 

@@ -26,10 +26,12 @@ from pathlib import Path
 from record import Claim, write
 from sqlalchemy import Engine, text
 
-from perpetune.prediction_log.admission import admit, newly_admitted
+from perpetune.prediction_log.answers.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.prediction_log.database import open_log, redacted, update_statistics, writing
-from perpetune.prediction_log.label_counts import label_counts
-from perpetune.prediction_log.label_requests import count_open, newest_draw, open_requests, undrawn_answers
+from perpetune.prediction_log.labels.admission import admit, newly_admitted
+from perpetune.prediction_log.labels.counts import label_counts
+from perpetune.prediction_log.labels.requests import count_open, newest_draw, open_requests, undrawn_answers
+from perpetune.prediction_log.labels.selection import selection
 from perpetune.prediction_log.queries import (
     answered_since,
     counts,
@@ -37,8 +39,6 @@ from perpetune.prediction_log.queries import (
     labelled_since,
     recent_predictions,
 )
-from perpetune.prediction_log.selection import selection
-from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 
 SIZES = (10_000, 100_000, 1_000_000)
 QUICK = (10_000, 50_000)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from record import Claim, write
 
 if TYPE_CHECKING:
-    from perpetune.curation.splits import Splits
+    from perpetune.curation.splitting.splits import Splits
     from perpetune.params import Params
     from perpetune.records import Example
 

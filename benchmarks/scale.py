@@ -34,7 +34,7 @@ from many_versions import make_versions
 from record import RESULTS, Claim, write
 from sqlalchemy import Engine, select, text
 
-from perpetune.curation.layout import REFERENCE
+from perpetune.curation.running.layout import REFERENCE
 from perpetune.explain.gather import gather
 from perpetune.explain.status import read_status
 from perpetune.loop.curate import export_labelled_traffic

@@ -27,7 +27,7 @@ from perpetune.params import ReleaseParams, load_params
 from perpetune.policy.ignorable import SelectionRow, ignorable
 from perpetune.policy.rollout import Comparison, TrialEvidence, last_alpha, should_release
 from perpetune.policy.verdict import Interval
-from perpetune.prediction_log.label_delays import settled_prefix
+from perpetune.prediction_log.labels.delays import settled_prefix
 from perpetune.statistics.disagreements import Disagreements
 
 Numbers = npt.NDArray[np.float64]

@@ -14,12 +14,12 @@ from perpetune.workspace import open_workspace
 def approval(version: str) -> str:
     """Carry out a person's answer; returns "promote" or "reject".
 
-    A refresh makes this run suspended (perpetune.tasks.approve), so that nothing runs while the version waits. Whoever
+    A refresh makes this run suspended (perpetune.tasks.rollout.approve), so that nothing runs while the version waits. Whoever
     resumes it, in Prefect's UI or by `perpetune approve`, fills in the form, and a worker starts the run then. If nobody does
     in time, Prefect ends it as failed, and the next check or refresh records that (perpetune.flows.release).
     """
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
     from perpetune.flows.release import carry_out
-    from perpetune.tasks.approve import read_response
+    from perpetune.tasks.rollout.approve import read_response
 
     return carry_out(open_workspace(), version, read_response(UUID(str(flow_run.id))))

@@ -44,14 +44,14 @@ def refresh(
     from perpetune.flows.release import decide_on_disagreements, finish, put_into_service, settle_approvals
     from perpetune.loop.approve import waiting_version
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN, timed
-    from perpetune.tasks.answer_traffic import answer_traffic
-    from perpetune.tasks.assess import assess
-    from perpetune.tasks.curate import curate, log_data, nothing_new
-    from perpetune.tasks.decide import decide, register
     from perpetune.tasks.events import emit
-    from perpetune.tasks.fine_tune import fine_tune
-    from perpetune.tasks.plan import compare, plan
-    from perpetune.tasks.track import tracked
+    from perpetune.tasks.refresh.answer_traffic import answer_traffic
+    from perpetune.tasks.refresh.assess import assess
+    from perpetune.tasks.refresh.curate import curate, log_data, nothing_new
+    from perpetune.tasks.refresh.decide import decide, register
+    from perpetune.tasks.refresh.fine_tune import fine_tune
+    from perpetune.tasks.refresh.plan import compare, plan
+    from perpetune.tasks.refresh.track import tracked
 
     workspace = open_workspace()
     print(one_line(f"reason: {reason}"))

@@ -18,18 +18,18 @@ from perpetune.loop.approve import (
 from perpetune.loop.rollout.trial import needs_trial
 from perpetune.loop.step_durations import RELEASE, timed
 from perpetune.policy.decision.record import Decision
-from perpetune.tasks.approve import (
+from perpetune.tasks.locks import decision_lock
+from perpetune.tasks.refresh.disagreements import decide_again
+from perpetune.tasks.refresh.track import closing
+from perpetune.tasks.rollout.approve import (
     ask_for_approval,
     cancelled_approvals,
     due_approvals,
     record_response,
     unheard_answers,
 )
-from perpetune.tasks.disagreements import decide_again
-from perpetune.tasks.locks import decision_lock
-from perpetune.tasks.release import find_unfinished, release
-from perpetune.tasks.track import closing
-from perpetune.tasks.trial import begin_trial
+from perpetune.tasks.rollout.release import find_unfinished, release
+from perpetune.tasks.rollout.trial import begin_trial
 from perpetune.workspace import Workspace
 
 

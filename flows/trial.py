@@ -18,6 +18,6 @@ def run_name() -> str:
 def trial(trigger: Literal["manual", "begun"] = "manual") -> str:
     """Check the running trial until there is a verdict; returns "promote", "abort" or "no trial"."""
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
-    from perpetune.tasks.trial import follow_trial
+    from perpetune.tasks.rollout.trial import follow_trial
 
     return follow_trial(open_workspace()) or "no trial"

@@ -25,9 +25,9 @@ def watch(trigger: Literal["manual", "schedule"] = "manual", verbose: bool = Fal
     # Imported late: a worker, which only starts runs, does not need MLflow and Evidently.
     from perpetune.flows.release import decide_on_disagreements, settle_approvals
     from perpetune.tasks.check import check
-    from perpetune.tasks.rollback import roll_back
-    from perpetune.tasks.track import tracked
-    from perpetune.tasks.trial import check_trial
+    from perpetune.tasks.refresh.track import tracked
+    from perpetune.tasks.rollout.rollback import roll_back
+    from perpetune.tasks.rollout.trial import check_trial
 
     workspace = open_workspace()
     settle_approvals(workspace)

@@ -26,7 +26,7 @@ from chaos.disk import Disk
 from chaos.process import Keeper, Process, base_environment, write_clock
 from chaos.proxy import Network, Proxy
 from perpetune.curation.ingest import ingest
-from perpetune.curation.layout import INBOX
+from perpetune.curation.running.layout import INBOX
 from perpetune.records import write_jsonl
 from perpetune.runtime.prefect_api import Prefect
 from perpetune.runtime.processes import answers, free_ports

@@ -14,9 +14,9 @@ from perpetune.annotation.decide import Decided, Undecided
 from perpetune.annotation.records import Annotation, Subject
 from perpetune.curation.inbox.files import Origin, inbox_files, now, origin_file, source_name
 from perpetune.curation.inbox.store import locked, plain_errors, write_lines
-from perpetune.curation.layout import INBOX
 from perpetune.curation.readers.reader import read_examples
 from perpetune.curation.readers.unlabelled import labelled_as
+from perpetune.curation.running.layout import INBOX
 from perpetune.curation.text import normalised
 from perpetune.prediction_log.redaction import Redactor
 from perpetune.prediction_log.writes import UnknownRequest, add_feedback

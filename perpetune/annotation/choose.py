@@ -14,13 +14,13 @@ from sqlalchemy import Engine
 
 from perpetune.annotation.records import AnnotationTask, Subject, Suggestion
 from perpetune.curation.readers.unlabelled import UnlabelledRows
-from perpetune.curation.sources import IN_DOUBT, TRAFFIC
+from perpetune.curation.rows.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.suspects import SUSPECTS, Suspect
 from perpetune.errors import PerpetuneError
 from perpetune.monitoring.label_sampling import Candidate, draw, draw_key
 from perpetune.monitoring.window import Window, current_frame
-from perpetune.prediction_log.label_requests import LabelRequest, drawn_before, open_requests, request_labels, undrawn
-from perpetune.prediction_log.label_rule import LabelRule
+from perpetune.prediction_log.labels.requests import LabelRequest, drawn_before, open_requests, request_labels, undrawn
+from perpetune.prediction_log.labels.rule import LabelRule
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Example, Message, Prediction
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perpetune.annotation.records import Annotation, Subject
-from perpetune.prediction_log.label_rule import LabelRule
+from perpetune.prediction_log.labels.rule import LabelRule
 
 
 @dataclass(frozen=True)

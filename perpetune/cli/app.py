@@ -6,28 +6,23 @@ from typing import Annotated
 
 import typer
 
-from perpetune.cli import (
+from perpetune.cli import history, loop, versions
+from perpetune.cli.console import console
+from perpetune.cli.curation import annotate, datasets, imports, rules
+from perpetune.cli.curation import ingest as data
+from perpetune.cli.host import (
     alerts,
-    annotate,
     audit,
     backup,
-    data,
     databases,
-    datasets,
     doctor,
-    history,
-    imports,
     keys,
-    loop,
     params,
     retention,
-    rules,
     serve_tasks,
     services,
-    versions,
     workspace,
 )
-from perpetune.cli.console import console
 from perpetune.proxies import spare_this_machine
 
 app = typer.Typer(

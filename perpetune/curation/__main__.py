@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from perpetune.curation.stage_command import run_stage
+from perpetune.curation.running.stage_command import run_stage
 from perpetune.params import Params, as_yaml, load_params
 
 
 def _resolved(params: Params, workspace: Path) -> str:
     """What params.yaml and the defaults give: later stages depend on it, and so run again if a default changes."""
-    from perpetune.curation.layout import RESOLVED
+    from perpetune.curation.running.layout import RESOLVED
     from perpetune.files import write_atomic
 
     write_atomic(workspace / RESOLVED, as_yaml(params))
@@ -35,35 +35,35 @@ def _validate(_: Params, workspace: Path) -> str:
 
 
 def _repair(params: Params, workspace: Path) -> str:
-    from perpetune.curation.engine import engine_of
+    from perpetune.curation.running.engine import engine_of
     from perpetune.curation.steps import repair
 
     return repair.run(params.repair, params.task, workspace, engine_of(params.curate))
 
 
 def _language(params: Params, workspace: Path) -> str:
-    from perpetune.curation.engine import engine_of
+    from perpetune.curation.running.engine import engine_of
     from perpetune.curation.steps import language
 
     return language.run(params.language, params.split.seed, workspace, engine_of(params.curate))
 
 
 def _private(params: Params, workspace: Path) -> str:
-    from perpetune.curation.engine import engine_of
+    from perpetune.curation.running.engine import engine_of
     from perpetune.curation.steps import private
 
     return private.run(params.private, params.task, workspace, engine_of(params.curate))
 
 
 def _clean(params: Params, workspace: Path) -> str:
-    from perpetune.curation.engine import engine_of
+    from perpetune.curation.running.engine import engine_of
     from perpetune.curation.steps import clean
 
     return clean.run(params.clean, params.task, params.split.seed, workspace, engine_of(params.curate))
 
 
 def _split(params: Params, workspace: Path) -> str:
-    from perpetune.curation.engine import engine_of
+    from perpetune.curation.running.engine import engine_of
     from perpetune.curation.steps import split
 
     return split.run(params.split, params.mix, params.task, workspace, engine_of(params.curate))

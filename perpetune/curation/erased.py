@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from perpetune.curation.assignment_record import has_own_group, has_own_id
-from perpetune.curation.dedup_key import input_key
+from perpetune.curation.rows.dedup_key import input_key
+from perpetune.curation.splitting.assignment_record import has_own_group, has_own_id
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.records import Example, to_json

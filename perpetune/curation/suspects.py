@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from perpetune.curation.layout import STEPS
+from perpetune.curation.running.layout import STEPS
 from perpetune.errors import PerpetuneError
 from perpetune.records import read_jsonl
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perpetune.curation.ingest import ingest
-from perpetune.curation.layout import INBOX
+from perpetune.curation.running.layout import INBOX
 from perpetune.demo.application import Application, SentRequest
 from perpetune.demo.data import DemoData, prepare
 from perpetune.demo.record import CheckSummary, DemoRecord

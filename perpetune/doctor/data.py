@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from datetime import datetime, timedelta
 
-from perpetune.curation.dvc import LOCAL_REMOTE, data_version
+from perpetune.curation.running.dvc import LOCAL_REMOTE, data_version
 from perpetune.doctor.finding import Finding, fault_of
 from perpetune.errors import PerpetuneError
 from perpetune.git import is_in_repository

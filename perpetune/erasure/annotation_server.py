@@ -10,7 +10,7 @@ from perpetune.annotation.label_studio import SHOWN, SUBJECT, subject_of
 from perpetune.annotation.projects import default_title, projects_sent_to
 from perpetune.annotation.records import Subject
 from perpetune.annotation.server import KEY_VARIABLE, URL_VARIABLE, LabelStudio, Project, label_studio
-from perpetune.curation.sources import TRAFFIC
+from perpetune.curation.rows.sources import TRAFFIC
 from perpetune.erasure.lines import is_erased
 from perpetune.erasure.scrubber import Scrubber
 from perpetune.erasure.selection import Targets

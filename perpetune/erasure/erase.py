@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from perpetune.curation.erased import Tombstone, load_tombstones, save_tombstones, tombstone
 from perpetune.curation.inbox.store import locked
-from perpetune.curation.layout import INBOX
+from perpetune.curation.running.layout import INBOX
 from perpetune.erasure import data_store, files
 from perpetune.erasure.annotation_server import clean_annotation_server, examples_in_tasks
 from perpetune.erasure.caches import forget_embeddings, forget_replies

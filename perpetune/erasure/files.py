@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from perpetune.curation.dvc import LOCAL_REMOTE
+from perpetune.curation.running.dvc import LOCAL_REMOTE
 from perpetune.erasure.contents import Cleaned, examples_in
 from perpetune.erasure.data_store import Clean
 from perpetune.errors import PerpetuneError

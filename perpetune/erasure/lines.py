@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from perpetune.annotation.records import Annotation
 from perpetune.curation.hosted.matching import StoredAnswer
 from perpetune.curation.quarantine import Quarantined
-from perpetune.curation.sources import TRAFFIC
+from perpetune.curation.rows.sources import TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.erasure.scrubber import Scrubber
 from perpetune.erasure.selection import Targets

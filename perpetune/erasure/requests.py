@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, RowMapping, delete, select, text
 
-from perpetune.curation.sources import TRAFFIC
+from perpetune.curation.rows.sources import TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.erasure.database import vacuum
 from perpetune.erasure.selection import Targets

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
-from perpetune.curation.dedup_key import DedupKey, input_key, row_hash
 from perpetune.curation.hosted.matching import names_of, turns_hash
+from perpetune.curation.rows.dedup_key import DedupKey, input_key, row_hash
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perpetune.curation.dedup_key import input_key
 from perpetune.curation.duplicates.shared_passages import is_long, with_shared_passages
+from perpetune.curation.rows.dedup_key import input_key
 from perpetune.records import Example
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perpetune.curation import dvc
 from perpetune.curation.difference import Difference, difference
+from perpetune.curation.running import dvc
 from perpetune.errors import NoDecision, PerpetuneError
 from perpetune.evaluation.costs import from_document, sentences
 from perpetune.evaluation.systems import TITLES

@@ -12,7 +12,7 @@ from rich.text import Text
 from perpetune.evaluation.economics.wording import requests_text
 from perpetune.explain.status import LOG, MLFLOW, Status, VersionLine
 from perpetune.policy.wording import one_line
-from perpetune.prediction_log.label_counts import counted
+from perpetune.prediction_log.labels.counts import counted
 from perpetune.runtime.service_state import ServiceState
 
 WIDTH = 100

@@ -44,7 +44,7 @@ from perpetune.gateway.telemetry.observed_engine import ObservedEngine
 from perpetune.gateway.telemetry.tracing import Tracing
 from perpetune.params import LogParams, ReleaseParams, ServeParams
 from perpetune.prediction_log.api_keys import KeyringCache
-from perpetune.prediction_log.label_rule import NO_POLICY, LabelPolicy
+from perpetune.prediction_log.labels.rule import NO_POLICY, LabelPolicy
 
 # JSON may escape a character as two \uXXXX; the rest is for the fields around the messages.
 _BYTES_A_CHAR = 12

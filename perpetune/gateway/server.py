@@ -46,7 +46,7 @@ from perpetune.model.release import ServedBase, System
 from perpetune.params import Params, ServeParams
 from perpetune.prediction_log.api_keys import read_keyring
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_rule import policy_of
+from perpetune.prediction_log.labels.rule import policy_of
 from perpetune.prediction_log.redaction import require_presidio
 from perpetune.records import Message
 from perpetune.runtime.served.fitting import require_one_worker

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from perpetune.curation import dvc
 from perpetune.curation.inferred_schema import advice
-from perpetune.curation.layout import CARD, INBOX, SPLITS, TRAFFIC
+from perpetune.curation.running import dvc
+from perpetune.curation.running.layout import CARD, INBOX, SPLITS, TRAFFIC
 from perpetune.errors import PerpetuneError
 from perpetune.loop.label_rule import label_rule, label_rule_of_sources
 from perpetune.loop.run_context import TRIGGER, data_version_of
 from perpetune.loop.unasked_labels import unasked_labels
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import unknown_labels
-from perpetune.prediction_log.admission import awaited
 from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.labels.admission import awaited
 from perpetune.prediction_log.queries import counts, labelled_examples
 from perpetune.records import Example, read_jsonl, write_jsonl
 from perpetune.statistics.change_point import most_likely_change

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from perpetune.curation import dvc
 from perpetune.curation.difference import Splits
 from perpetune.curation.erased import load_tombstones
-from perpetune.curation.layout import SPLITS
+from perpetune.curation.running import dvc
+from perpetune.curation.running.layout import SPLITS
 from perpetune.errors import PerpetuneError
 from perpetune.loop.curate import SPLIT_NAMES
 from perpetune.records import Example, read_jsonl

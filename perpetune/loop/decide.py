@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from perpetune.curation.sources import is_traffic
+from perpetune.curation.rows.sources import is_traffic
 from perpetune.evaluation.costs import RefreshEconomics
 from perpetune.evaluation.economics.equal_quality import SystemCost
 from perpetune.evaluation.evaluate import Evaluation
@@ -48,7 +48,7 @@ from perpetune.policy.promotion import (
 )
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import count_unasked
+from perpetune.prediction_log.labels.requests import count_unasked
 from perpetune.records import to_json
 from perpetune.statistics.balanced_accuracy import balanced_mean
 from perpetune.tracking import registry

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from perpetune.curation.assignment_record import load_record
+from perpetune.curation.splitting.assignment_record import load_record
 from perpetune.curation.steps.clean import clean
 from perpetune.curation.steps.fetch import fetch
 from perpetune.curation.steps.split import split

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from perpetune.curation.sources import is_traffic
+from perpetune.curation.rows.sources import is_traffic
 from perpetune.curation.steps.fetch import fetch
 from perpetune.errors import PerpetuneError
 from perpetune.loop.run_context import use_mlflow
 from perpetune.output_schema import to_text
-from perpetune.prediction_log.label_rule import LabelRule, policy_of
+from perpetune.prediction_log.labels.rule import LabelRule, policy_of
 from perpetune.records import Example, read_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.model_card import fetch_card

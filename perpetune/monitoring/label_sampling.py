@@ -18,7 +18,7 @@ import numpy as np
 from perpetune.curation.text import normalised
 from perpetune.monitoring.window import Window, current_frame
 from perpetune.prediction_log.hash_sampling import hash_fraction
-from perpetune.prediction_log.label_requests import Drawn, LabelReason
+from perpetune.prediction_log.labels.requests import Drawn, LabelReason
 
 MOST = 0.8  # propensity in one draw for doubt: what it leaves out stands for all that are like it
 MAX_WEIGHT = 10.0

@@ -21,8 +21,8 @@ from perpetune.monitoring.window import Scorer
 from perpetune.params import ReleaseParams
 from perpetune.policy.rollout import MEASURES, Comparison, TrialEvidence, last_alpha
 from perpetune.policy.verdict import Interval
-from perpetune.prediction_log.label_delays import settled_prefix
-from perpetune.prediction_log.trial_outcomes import Outcome
+from perpetune.prediction_log.answers.trial_outcomes import Outcome
+from perpetune.prediction_log.labels.delays import settled_prefix
 from perpetune.statistics.anytime_disagreements import anytime_bounds
 from perpetune.statistics.confidence_sequences import SequentialEstimate, mean_difference, paired_mean_difference
 from perpetune.statistics.disagreements import Disagreements, compare_disagreements

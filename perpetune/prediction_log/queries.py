@@ -16,11 +16,11 @@ from sqlalchemy import (
     select,
 )
 
-from perpetune.curation.sources import IN_DOUBT, TRAFFIC
+from perpetune.curation.rows.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
-from perpetune.prediction_log.cut_off import is_whole
-from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule, is_score
-from perpetune.prediction_log.provenance import joined, may_judge, provenance, provenance_columns
+from perpetune.prediction_log.answers.cut_off import is_whole
+from perpetune.prediction_log.labels.provenance import joined, may_judge, provenance, provenance_columns
+from perpetune.prediction_log.labels.rule import ANY_LABEL, LabelRule, is_score
 from perpetune.prediction_log.tables import answer_counts, feedback, predictions
 from perpetune.records import Example, Message, Prediction
 

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import Engine, func, select
 
-from perpetune.prediction_log.label_counts import label_counts
-from perpetune.prediction_log.label_requests import count_open
-from perpetune.prediction_log.label_rule import ANY_LABEL, LabelRule
+from perpetune.prediction_log.labels.counts import label_counts
+from perpetune.prediction_log.labels.requests import count_open
+from perpetune.prediction_log.labels.rule import ANY_LABEL, LabelRule
 from perpetune.prediction_log.queries import counts
 from perpetune.prediction_log.tables import predictions
 

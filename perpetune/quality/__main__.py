@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from perpetune.curation.stage_command import run_stage
+from perpetune.curation.running.stage_command import run_stage
 from perpetune.quality.steps import label_errors, resolved_params, select, semantic
 from perpetune.workspace import Workspace, open_workspace
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from perpetune.curation.splits import Splits
+from perpetune.curation.splitting.splits import Splits
 from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError
 from perpetune.loop.assess.holdout_uses import Uses, used_again, uses_of

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from perpetune.curation import dvc
 from perpetune.curation.erased import load_tombstones
+from perpetune.curation.running import dvc
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy

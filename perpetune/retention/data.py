@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from perpetune.curation.dvc import LOCAL_REMOTE
+from perpetune.curation.running.dvc import LOCAL_REMOTE
 from perpetune.errors import PerpetuneError
 from perpetune.git import git, is_in_repository
 

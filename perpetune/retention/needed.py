@@ -11,7 +11,7 @@ from perpetune.loop.assess.holdout_uses import TAG as HOLDOUT_VERDICTS
 from perpetune.loop.label_rule import label_rule
 from perpetune.policy.retraining import LONGEST_COOLDOWN
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import versions_of_open_requests
+from perpetune.prediction_log.labels.requests import versions_of_open_requests
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import newest_of_any_status, newest_run, newest_tagged, read_run

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 from tqdm import tqdm
 
-from perpetune.curation.dedup_key import row_hash
+from perpetune.curation.rows.dedup_key import row_hash
 from perpetune.engines.engine import ContextExceeded, EngineDown, Unsupported
 from perpetune.engines.remote_engine import UNVERSIONED, RemoteEngine, label_named, remote_release
 from perpetune.engines.tls import remote_tls

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.inbox.files import inbox_files, origin_file, source_name
 from perpetune.curation.inbox.store import locked, plain_errors, write_lines
 from perpetune.curation.ingest import Ingestion, ingest
-from perpetune.curation.layout import INBOX
 from perpetune.curation.readers.addresses.address import NamedFile
 from perpetune.curation.readers.identity import has_content_id
 from perpetune.curation.readers.reader import read_examples
 from perpetune.curation.readers.unlabelled import labelled_as
-from perpetune.curation.sources import RULES
+from perpetune.curation.rows.dedup_key import DedupKey, input_key
+from perpetune.curation.rows.sources import RULES
+from perpetune.curation.running.layout import INBOX
 from perpetune.records import Example
 from perpetune.rules.apply import RuledRow
 

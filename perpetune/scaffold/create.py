@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from pydantic import ValidationError
 
-from perpetune.curation import dvc
+from perpetune.curation.running import dvc
 from perpetune.errors import PerpetuneError
 from perpetune.git import git
 from perpetune.output_schema import position, schema_error

@@ -11,8 +11,8 @@ from pathlib import Path
 from perpetune.curation.hosted.answer_file import Unusable, read_answers
 from perpetune.curation.hosted.matching import index_of, save_answers, stored, with_rows
 from perpetune.curation.ingest import Ingestion, ingest, preview
-from perpetune.curation.layout import HOSTED_ANSWERS, INBOX
 from perpetune.curation.readers.addresses.address import NamedFile
+from perpetune.curation.running.layout import HOSTED_ANSWERS, INBOX
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example, read_jsonl
 from perpetune.scaffold.create import Created, Task, create

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import sqlalchemy
 
-from perpetune.prediction_log.label_requests import Drawn, count_open, open_requests, request_labels
-from perpetune.prediction_log.label_rule import LabelRule
+from perpetune.prediction_log.answers.trial_outcomes import outcomes_of, shadow_outcomes
+from perpetune.prediction_log.labels.requests import Drawn, count_open, open_requests, request_labels
+from perpetune.prediction_log.labels.rule import LabelRule
 from perpetune.prediction_log.queries import (
     counts,
     labelled_examples,
@@ -17,7 +18,6 @@ from perpetune.prediction_log.queries import (
     newly_labelled,
     recent_predictions,
 )
-from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Prediction, Shadow
 

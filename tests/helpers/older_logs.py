@@ -9,9 +9,9 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 
-from perpetune.prediction_log.admission import admit, newly_admitted
 from perpetune.prediction_log.database import writing
-from perpetune.prediction_log.label_requests import Drawn, open_requests, request_labels
+from perpetune.prediction_log.labels.admission import admit, newly_admitted
+from perpetune.prediction_log.labels.requests import Drawn, open_requests, request_labels
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Feedback, Prediction

@@ -24,7 +24,7 @@ from waiting import eventually
 from workspaces import write_params
 
 from perpetune.curation.ingest import ingest
-from perpetune.curation.layout import INBOX
+from perpetune.curation.running.layout import INBOX
 from perpetune.loop.curate import read_split
 from perpetune.loop.run_context import use_mlflow
 from perpetune.model.base import load_base

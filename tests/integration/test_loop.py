@@ -20,7 +20,7 @@ from waiting import eventually
 from workspaces import write_params
 
 from perpetune.curation.ingest import ingest
-from perpetune.curation.layout import INBOX
+from perpetune.curation.running.layout import INBOX
 from perpetune.demo.application import Application
 from perpetune.explain.status import newest_decision, read_status
 from perpetune.loop.rollout.promote import promote_manually

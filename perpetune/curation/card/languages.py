@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from perpetune.curation.layout import STEPS
+from perpetune.curation.running.layout import STEPS
 
 FILE = STEPS / "language" / "languages.json"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from perpetune.curation.duplicates.near import NearDuplicates
-from perpetune.curation.layout import SEMANTIC
+from perpetune.curation.running.layout import SEMANTIC
 from perpetune.records import Example, read_jsonl
 
 PAIRS = SEMANTIC / "pairs.jsonl"

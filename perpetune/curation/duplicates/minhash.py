@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpetune.curation.duplicates.word_hashes import powers
-from perpetune.curation.engine import IN_PROCESS, Engine
+from perpetune.curation.running.engine import IN_PROCESS, Engine
 
 SIMILARITY = 0.75
 """Least Jaccard similarity of the sets of five-character shingles. Its estimate has a standard error of 0.04."""

@@ -14,7 +14,7 @@ from perpetune.curation.duplicates.minhash import similar_texts
 from perpetune.curation.duplicates.one_word import Neighbourhoods
 from perpetune.curation.duplicates.readings import Readings, readings_of
 from perpetune.curation.duplicates.shared_keys import Keys, components
-from perpetune.curation.engine import IN_PROCESS, Engine, for_each
+from perpetune.curation.running.engine import IN_PROCESS, Engine, for_each
 from perpetune.records import Example
 
 Asked = str | tuple[tuple[str, str], ...]

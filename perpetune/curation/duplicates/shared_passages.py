@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perpetune.curation.dedup_key import input_key
 from perpetune.curation.duplicates.word_hashes import Hashes, WordNumbers, powers
+from perpetune.curation.rows.dedup_key import input_key
 from perpetune.records import Example
 
 # The threshold of near duplicates in Lee et al. (2022, arXiv:2107.06499), and the words per shingle.

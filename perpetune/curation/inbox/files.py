@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from perpetune.curation.quarantine import EARLIEST, Rejected
 from perpetune.curation.readers.addresses.compressed import without_compression
-from perpetune.curation.sources import IN_DOUBT, TRAFFIC
+from perpetune.curation.rows.sources import IN_DOUBT, TRAFFIC
 from perpetune.errors import PerpetuneError
 from perpetune.records import read_jsonl
 

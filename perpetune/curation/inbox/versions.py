@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from perpetune.curation.dedup_key import DedupKey, dedup_key
 from perpetune.curation.inbox.files import inbox_files, read_origin
 from perpetune.curation.quarantine import Quarantined
 from perpetune.curation.readers.identity import alike, has_content_id
+from perpetune.curation.rows.dedup_key import DedupKey, dedup_key
+from perpetune.curation.rows.versions import OLDER_VERSION
 from perpetune.curation.text import fingerprint, normalised
-from perpetune.curation.versions import OLDER_VERSION
 from perpetune.records import Example
 
 _SKETCH = 500

@@ -26,7 +26,7 @@ from perpetune.curation.readers.schemas.schema import (
     Schema,
 )
 from perpetune.curation.readers.table import Row, Table, UnreadableRow, WantedColumns
-from perpetune.curation.sources import IN_DOUBT, TRAFFIC
+from perpetune.curation.rows.sources import IN_DOUBT, TRAFFIC
 from perpetune.curation.text import shortened
 from perpetune.errors import PerpetuneError
 from perpetune.records import Example

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from perpetune.curation.sources import TRAFFIC
+from perpetune.curation.rows.sources import TRAFFIC
 from perpetune.curation.text import fingerprint, normalised
 from perpetune.records import Example, Message, last_user_message, parse_time
 from perpetune.tool_calls import written

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from perpetune.curation.assignment_record import AssignmentRecord, load_record
-from perpetune.curation.dedup_key import dedup_key
 from perpetune.curation.duplicates.canonical import variant_key
 from perpetune.curation.duplicates.shared_keys import are_shared, digest
-from perpetune.curation.engine import IN_PROCESS, Engine, batched, for_each
-from perpetune.curation.label_key import label_key
-from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, combined, in_order, together
-from perpetune.curation.references import equivalent_outputs, with_all_references
-from perpetune.curation.sources import is_by_rules, is_traffic
+from perpetune.curation.rows.dedup_key import dedup_key
+from perpetune.curation.rows.label_key import label_key
+from perpetune.curation.rows.references import equivalent_outputs, with_all_references
+from perpetune.curation.rows.sources import is_by_rules, is_traffic
+from perpetune.curation.running.engine import IN_PROCESS, Engine, batched, for_each
+from perpetune.curation.running.pipeline import input_of
+from perpetune.curation.splitting.assignment_record import AssignmentRecord, load_record
 from perpetune.curation.steps.step_files import write_batches
 from perpetune.curation.text import normalised, shortened, tidy, visible
 from perpetune.files import lines_atomic

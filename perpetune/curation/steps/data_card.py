@@ -15,9 +15,9 @@ from perpetune.curation.card.pages import render as render
 from perpetune.curation.card.pictures.drawn import pictures
 from perpetune.curation.card.private import without_private as without_private
 from perpetune.curation.duplicates.summary import NearSummary
-from perpetune.curation.layout import CARD, LEAKAGE, RAW, SPLITS
-from perpetune.curation.pipeline import steps_of
 from perpetune.curation.quarantine import Quarantined, Rejected
+from perpetune.curation.running.layout import CARD, LEAKAGE, RAW, SPLITS
+from perpetune.curation.running.pipeline import steps_of
 from perpetune.curation.steps.private import finder, hidden
 from perpetune.curation.steps.step_files import StepFacts, read_facts, seconds_of
 from perpetune.curation.suspects import SUMMARY, LabelErrorSummary

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from heapq import nsmallest
 from pathlib import Path
 
-from perpetune.curation.layout import REFERENCE, SPLITS
+from perpetune.curation.running.layout import REFERENCE, SPLITS
 from perpetune.curation.text import fingerprint
 from perpetune.params import ReferenceParams
 from perpetune.records import Example, StoredRecords, write_jsonl

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from perpetune.curation.pipeline import FOLDERS, steps_of
-from perpetune.curation.splits import HELD, LEAKED, MOVED, NEAR, Splits
+from perpetune.curation.running.pipeline import FOLDERS, steps_of
+from perpetune.curation.splitting.splits import HELD, LEAKED, MOVED, NEAR, Splits
 from perpetune.curation.steps import clean
 from perpetune.curation.steps.mix import NOT_REPLAYED
 from perpetune.errors import PerpetuneError

@@ -12,14 +12,14 @@ from pathlib import Path
 from perpetune.curation.erased import Tombstones, load_tombstones
 from perpetune.curation.inbox.files import inbox_files, read_rejected, source_name
 from perpetune.curation.inbox.versions import current_rows, inbox_rows
-from perpetune.curation.layout import INBOX, RAW
-from perpetune.curation.layout import TRAFFIC as TRAFFIC_FILE
 from perpetune.curation.quarantine import Quarantined, Rejected, in_order, quarantine_in_order
 from perpetune.curation.readers.addresses.local import files_below
 from perpetune.curation.readers.reader import ReadResult, read_examples
 from perpetune.curation.readers.reviews import find_wheel, product_examples
-from perpetune.curation.sources import TRAFFIC, is_traffic
-from perpetune.curation.versions import newest_versions
+from perpetune.curation.rows.sources import TRAFFIC, is_traffic
+from perpetune.curation.rows.versions import newest_versions
+from perpetune.curation.running.layout import INBOX, RAW
+from perpetune.curation.running.layout import TRAFFIC as TRAFFIC_FILE
 from perpetune.errors import NoExamples, PerpetuneError
 from perpetune.params import FetchParams, TaskParams
 from perpetune.records import Example, to_json, write_jsonl

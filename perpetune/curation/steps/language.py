@@ -12,13 +12,13 @@ from typing import TypedDict
 
 import numpy as np
 
-from perpetune.curation.assignment_record import AssignmentRecord, load_record
-from perpetune.curation.engine import IN_PROCESS, Engine, batched
 from perpetune.curation.languages import MIX_ROWS, Confidences, confidences, known_languages, language_mix, with_mix
-from perpetune.curation.layout import STEPS
-from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import Quarantined, StepResult, combined, in_order
 from perpetune.curation.repairing.code import is_code
+from perpetune.curation.running.engine import IN_PROCESS, Engine, batched
+from perpetune.curation.running.layout import STEPS
+from perpetune.curation.running.pipeline import input_of
+from perpetune.curation.splitting.assignment_record import AssignmentRecord, load_record
 from perpetune.curation.steps.step_files import write_batches
 from perpetune.curation.text import fingerprint
 from perpetune.errors import PerpetuneError

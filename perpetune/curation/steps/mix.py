@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from perpetune.curation.quarantine import EARLIEST, Quarantined, in_order
-from perpetune.curation.sources import is_traffic
+from perpetune.curation.rows.sources import is_traffic
 from perpetune.curation.text import fingerprint
 from perpetune.params import MixParams
 from perpetune.records import Example

@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import lru_cache, partial
 from pathlib import Path
 
-from perpetune.curation.engine import IN_PROCESS, Engine, batched
-from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import Changed, Quarantined, StepResult, combined, in_order
 from perpetune.curation.repairing.fixpoint import until_stable
-from perpetune.curation.row_texts import changes, texts, with_group_of
+from perpetune.curation.rows.texts import changes, texts, with_group_of
+from perpetune.curation.running.engine import IN_PROCESS, Engine, batched
+from perpetune.curation.running.pipeline import input_of
 from perpetune.curation.steps.step_files import write_batches
 from perpetune.errors import PerpetuneError
 from perpetune.params import PrivateParams, TaskParams

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from perpetune.curation.engine import IN_PROCESS, Engine, for_each
-from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import Quarantined, StepResult, combined, in_order
 from perpetune.curation.repairing.boilerplate import Ends, ends_of, repeated_lines, trimmed
 from perpetune.curation.repairing.fixpoint import until_stable
 from perpetune.curation.repairing.invisible import without_invisible
 from perpetune.curation.repairing.markup import without_markup
 from perpetune.curation.repairing.mojibake import is_about_encodings, without_mojibake
-from perpetune.curation.row_texts import changes, texts, with_inputs, with_outputs
+from perpetune.curation.rows.texts import changes, texts, with_inputs, with_outputs
+from perpetune.curation.running.engine import IN_PROCESS, Engine, for_each
+from perpetune.curation.running.pipeline import input_of
 from perpetune.curation.steps.step_files import write_batches
 from perpetune.curation.text import shortened
 from perpetune.params import RepairParams, TaskParams

@@ -9,20 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from perpetune.curation.assignment_record import PRECEDENCE, AssignmentRecord, given_name, load_record, save_record
-from perpetune.curation.dedup_key import DedupKey, input_key
 from perpetune.curation.duplicates.by_meaning import load_pairs, with_pairs
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates
 from perpetune.curation.duplicates.shared_passages import PassageIndex, passages_of
 from perpetune.curation.duplicates.summary import near_summary
 from perpetune.curation.duplicates.word_hashes import WordNumbers
-from perpetune.curation.engine import IN_PROCESS, Engine
-from perpetune.curation.layout import LEAKAGE
-from perpetune.curation.pipeline import input_of, output_of_split
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
-from perpetune.curation.sources import is_by_rules, is_in_doubt, is_traffic
-from perpetune.curation.split_units import Unit, assigned, curated_units, groups_of, hash_position, newest
-from perpetune.curation.splits import DOUBTED, HELD, LEAKED, MOVED, NEAR, RULED, SUPERSEDED, Splits
+from perpetune.curation.rows.dedup_key import DedupKey, input_key
+from perpetune.curation.rows.sources import is_by_rules, is_in_doubt, is_traffic
+from perpetune.curation.running.engine import IN_PROCESS, Engine
+from perpetune.curation.running.layout import LEAKAGE
+from perpetune.curation.running.pipeline import input_of, output_of_split
+from perpetune.curation.splitting.assignment_record import (
+    PRECEDENCE,
+    AssignmentRecord,
+    given_name,
+    load_record,
+    save_record,
+)
+from perpetune.curation.splitting.splits import DOUBTED, HELD, LEAKED, MOVED, NEAR, RULED, SUPERSEDED, Splits
+from perpetune.curation.splitting.units import Unit, assigned, curated_units, groups_of, hash_position, newest
 from perpetune.curation.steps.enough import dropped_before, require_enough
 from perpetune.curation.steps.mix import mix
 from perpetune.curation.steps.step_files import write_quarantine

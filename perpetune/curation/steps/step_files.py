@@ -13,8 +13,6 @@ from typing import IO
 
 from pydantic import BaseModel
 
-from perpetune.curation.layout import SECONDS, STEPS
-from perpetune.curation.pipeline import FOLDERS
 from perpetune.curation.quarantine import (
     Changed,
     Quarantined,
@@ -25,6 +23,8 @@ from perpetune.curation.quarantine import (
     most_frequent_first,
     quarantine_in_order,
 )
+from perpetune.curation.running.layout import SECONDS, STEPS
+from perpetune.curation.running.pipeline import FOLDERS
 from perpetune.files import lines_atomic, write_atomic
 from perpetune.records import Record, StoredRecords, as_line, to_json
 

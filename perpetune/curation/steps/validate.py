@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from perpetune.curation.layout import RAW
 from perpetune.curation.quarantine import EARLIEST, Quarantined, StepResult, in_order, together
-from perpetune.curation.references import with_all_references
+from perpetune.curation.rows.references import with_all_references
+from perpetune.curation.rows.versions import OLDER_VERSION, alike, with_one_source
+from perpetune.curation.running.layout import RAW
 from perpetune.curation.steps.step_files import write_batches
 from perpetune.curation.text import fingerprint
-from perpetune.curation.versions import OLDER_VERSION, alike, with_one_source
 from perpetune.records import Example, StoredRecords, read_jsonl
 
 REPEATED = "repeated row"

@@ -17,7 +17,7 @@ from perpetune.gateway.api.request.content_type import is_json, is_json_lines
 from perpetune.gateway.recording.recorder import FeedbackError, LogUnavailable, NotStored
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.model.release import Release
-from perpetune.prediction_log.label_rule import LabelPolicy, LabelRule
+from perpetune.prediction_log.labels.rule import LabelPolicy, LabelRule
 from perpetune.prediction_log.storable import storable
 from perpetune.prediction_log.writes import UnknownChoice
 from perpetune.records import Feedback

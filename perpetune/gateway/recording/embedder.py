@@ -21,8 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams
+from perpetune.prediction_log.answers.embeddings import store_embeddings, unembedded
 from perpetune.prediction_log.database import error_text
-from perpetune.prediction_log.embeddings import store_embeddings, unembedded
 
 logger = logging.getLogger(__name__)
 

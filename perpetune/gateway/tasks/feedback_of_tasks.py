@@ -18,7 +18,7 @@ from perpetune.gateway.api.feedback import PATH, rows_of, shown_id
 from perpetune.gateway.api.request.first_headers import first_headers
 from perpetune.gateway.recording.recorder import OTHER_GATEWAY_SECONDS
 from perpetune.gateway.tasks.served_task import Reply, ServedTask, ask, listed, own_scope
-from perpetune.prediction_log.tasks_of_answers import tasks_of_answers
+from perpetune.prediction_log.answers.tasks import tasks_of_answers
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from perpetune.curation.dedup_key import row_hash
+from perpetune.curation.rows.dedup_key import row_hash
 from perpetune.generation.answer import Answer
 from perpetune.records import Example, Message
 

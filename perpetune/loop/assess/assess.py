@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from perpetune.classifiers.temperature import fit_temperature
 from perpetune.classifiers.temperature_scaling import scale_temperature
 from perpetune.curation.hosted.matching import load_answers
-from perpetune.curation.layout import HOSTED_ANSWERS
+from perpetune.curation.running.layout import HOSTED_ANSWERS
 from perpetune.evaluation.baselines import answers_of
 from perpetune.evaluation.costs import RefreshEconomics
 from perpetune.evaluation.evaluate import Evaluation, evaluate, score_answers

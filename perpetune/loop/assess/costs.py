@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from perpetune.curation.sources import is_traffic
+from perpetune.curation.rows.sources import is_traffic
 from perpetune.evaluation.costs import (
     DAYS_PER_MONTH,
     RefreshCost,
@@ -20,9 +20,9 @@ from perpetune.evaluation.systems import RECORDED
 from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger, device_hours
 from perpetune.loop.run_context import ECONOMICS
+from perpetune.prediction_log.answers.utilisation import utilisation
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import answered_since
-from perpetune.prediction_log.utilisation import utilisation
 from perpetune.records import to_json
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, log_metrics, log_text, read_run

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from perpetune.classifiers.linear import load_linear_model
-from perpetune.curation.sources import is_traffic
+from perpetune.curation.rows.sources import is_traffic
 from perpetune.evaluation.evaluate import Evaluation, common_positions
 from perpetune.evaluation.scores.scoring import Scoring, scoring_of
 from perpetune.evaluation.slices import paired_scores

@@ -20,7 +20,7 @@ from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Traffi
 from perpetune.policy.traffic_comparison import LabelPlan, labels_to_ask, should_promote_on_traffic
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import Drawn, request_labels
+from perpetune.prediction_log.labels.requests import Drawn, request_labels
 from perpetune.prediction_log.queries import labels_of_requests
 from perpetune.records import to_json
 from perpetune.statistics.disagreements import Disagreements, compare_disagreements

@@ -11,7 +11,7 @@ from perpetune.monitoring.independent import cluster_of
 from perpetune.policy.rollout import Replay, is_better, replayed
 from perpetune.policy.verdict import Interval
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_rule import ANY_LABEL
+from perpetune.prediction_log.labels.rule import ANY_LABEL
 from perpetune.prediction_log.queries import newly_labelled, recent_predictions
 from perpetune.records import Message, Prediction
 from perpetune.runtime.gateway_client import GatewayClient, batches, gateway_of

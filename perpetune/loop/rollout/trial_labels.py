@@ -28,11 +28,11 @@ from perpetune.monitoring.window import Scorer
 from perpetune.policy.cost_margin import margin_by_cost
 from perpetune.policy.ignorable import Ignorability
 from perpetune.policy.rollout import TrialEvidence, last_alpha, rules_for_quality, should_release
-from perpetune.prediction_log.label_delays import LabelledGroup, ripe
-from perpetune.prediction_log.label_history import past_labels
-from perpetune.prediction_log.label_requests import Drawn, request_labels
-from perpetune.prediction_log.label_rule import LabelRule
-from perpetune.prediction_log.trial_outcomes import Outcome, outcomes_of, shadow_outcomes
+from perpetune.prediction_log.answers.trial_outcomes import Outcome, outcomes_of, shadow_outcomes
+from perpetune.prediction_log.labels.delays import LabelledGroup, ripe
+from perpetune.prediction_log.labels.history import past_labels
+from perpetune.prediction_log.labels.requests import Drawn, request_labels
+from perpetune.prediction_log.labels.rule import LabelRule
 from perpetune.records import parse_time
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version

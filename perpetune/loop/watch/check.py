@@ -46,9 +46,9 @@ from perpetune.policy.label_requests import decide_without_labels
 from perpetune.policy.retraining import RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back, why_no_rollback
 from perpetune.policy.verdict import Verdict
-from perpetune.prediction_log.admission import admit, newly_admitted
+from perpetune.prediction_log.answers.day_window import predictions_of_a_day
 from perpetune.prediction_log.database import open_log, redacted
-from perpetune.prediction_log.day_window import predictions_of_a_day
+from perpetune.prediction_log.labels.admission import admit, newly_admitted
 from perpetune.prediction_log.queries import counts, recent_predictions
 from perpetune.records import Prediction, RecordedAnswer
 from perpetune.runtime.gateway_client import NoGateway, gateway_of

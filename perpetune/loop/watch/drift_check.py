@@ -12,8 +12,8 @@ from perpetune.monitoring.drift_state import DRIFT, DriftState, after_test, from
 from perpetune.monitoring.input_drift import MOST_ROWS, InputRow, input_row
 from perpetune.monitoring.window import Window
 from perpetune.policy.retraining import DriftEvidence
+from perpetune.prediction_log.answers.embeddings import EmbeddedRequest, embedded_requests, rounded
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.embeddings import EmbeddedRequest, embedded_requests, rounded
 from perpetune.quality.features import features_of
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version

@@ -29,7 +29,7 @@ from perpetune.monitoring.estimates.self_consistency import agreements
 from perpetune.monitoring.window import Window
 from perpetune.params import JudgeParams, WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall
-from perpetune.prediction_log.answer_values import add_cost, spent, store_values, values_of
+from perpetune.prediction_log.answers.values import add_cost, spent, store_values, values_of
 from perpetune.prediction_log.database import open_log
 from perpetune.records import Prediction, RecordedAnswer, conversation
 from perpetune.runtime.gateway_client import NoGateway, gateway_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perpetune.curation.layout import INBOX
-from perpetune.curation.sources import is_traffic
+from perpetune.curation.rows.sources import is_traffic
+from perpetune.curation.running.layout import INBOX
 from perpetune.curation.steps.fetch import fetch
 from perpetune.errors import NoExamples
 from perpetune.loop.label_rule import label_rule

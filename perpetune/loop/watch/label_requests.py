@@ -10,8 +10,8 @@ from perpetune.loop.label_rule import label_rule
 from perpetune.monitoring.label_sampling import Candidate, candidates, draw, draw_key
 from perpetune.monitoring.window import Window
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_delays import COMPLETE
-from perpetune.prediction_log.label_requests import (
+from perpetune.prediction_log.labels.delays import COMPLETE
+from perpetune.prediction_log.labels.requests import (
     drawn_before,
     newest_draw,
     open_requests,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from perpetune.curation.layout import REFERENCE
+from perpetune.curation.running.layout import REFERENCE
 from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.mistake_costs import deciding_scoring
 from perpetune.loop.curate import SPLIT_NAMES

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from perpetune.curation.assignment_record import has_own_group, load_record
 from perpetune.curation.duplicates.near import NearDuplicates, near_duplicates, stars
-from perpetune.curation.engine import batched
-from perpetune.curation.pipeline import input_of
 from perpetune.curation.quarantine import Changed, Quarantined, StepResult, in_order
+from perpetune.curation.running.engine import batched
+from perpetune.curation.running.pipeline import input_of
+from perpetune.curation.splitting.assignment_record import has_own_group, load_record
 from perpetune.curation.steps.step_files import write_batches, write_step
 from perpetune.curation.suspects import SUMMARY, SUSPECTS, LabelErrorSummary, Suspect
 from perpetune.params import LabelErrorsParams, TaskParams

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perpetune.curation.layout import RESOLVED
+from perpetune.curation.running.layout import RESOLVED
 from perpetune.files import write_atomic
 from perpetune.model.weights import digest_here
 from perpetune.params import Params, as_yaml

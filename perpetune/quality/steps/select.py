@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perpetune.curation.engine import batched
-from perpetune.curation.layout import DIVIDED, SPLITS
 from perpetune.curation.quarantine import Quarantined, StepResult, in_order
+from perpetune.curation.running.engine import batched
+from perpetune.curation.running.layout import DIVIDED, SPLITS
 from perpetune.curation.steps.step_files import write_quarantine
 from perpetune.curation.text import fingerprint
 from perpetune.errors import PerpetuneError

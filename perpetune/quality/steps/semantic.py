@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from perpetune.curation.duplicates.by_meaning import PAIRS, Pair
 from perpetune.curation.duplicates.canonical import canonical_turns
-from perpetune.curation.pipeline import FOLDERS, steps_of
 from perpetune.curation.quarantine import in_order
+from perpetune.curation.running.pipeline import FOLDERS, steps_of
 from perpetune.params import SemanticParams
 from perpetune.quality.features import Features, features_of
 from perpetune.quality.neighbours import alike

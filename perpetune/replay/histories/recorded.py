@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from perpetune.curation.layout import SPLITS
-from perpetune.curation.sources import is_traffic
+from perpetune.curation.rows.sources import is_traffic
+from perpetune.curation.running.layout import SPLITS
 from perpetune.errors import PerpetuneError
 from perpetune.loop.label_rule import label_rule_at_hand
 from perpetune.prediction_log.database import open_log

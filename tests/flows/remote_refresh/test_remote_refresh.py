@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from workspaces import write_params
 
 from perpetune.curation.ingest import ingest
-from perpetune.curation.layout import INBOX
+from perpetune.curation.running.layout import INBOX
 from perpetune.errors import PerpetuneError
 from perpetune.flows.remote_refresh.client import refresh_remotely, require_reachable_servers
 from perpetune.flows.remote_refresh.container import read_outcome

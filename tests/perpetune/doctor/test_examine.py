@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 from workspaces import ROOT, write_params
 
-from perpetune.curation.dvc import prepare
+from perpetune.curation.running.dvc import prepare
 from perpetune.doctor import host
 from perpetune.doctor.examine import examine
 from perpetune.doctor.finding import Finding

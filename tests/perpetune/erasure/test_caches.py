@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perpetune.curation.dedup_key import row_hash
+from perpetune.curation.rows.dedup_key import row_hash
 from perpetune.erasure.caches import forget_embeddings, forget_replies
 from perpetune.erasure.selection import Selector, Targets
 from perpetune.quality.embedding_cache import EmbeddingCache

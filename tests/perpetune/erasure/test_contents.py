@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from perpetune.curation.dedup_key import row_hash
 from perpetune.curation.hosted.matching import turns_hash
 from perpetune.curation.quarantine import Quarantined, Rejected
+from perpetune.curation.rows.dedup_key import row_hash
 from perpetune.erasure.contents import cleaned, examples_in
 from perpetune.erasure.scrubber import Scrubber
 from perpetune.erasure.selection import Selector, Targets

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from workspaces import write_params
 
-from perpetune.curation import dvc
+from perpetune.curation.running import dvc
 from perpetune.erasure.contents import cleaned
 from perpetune.erasure.data_store import StoreResult, clean_store, examples_of, stores
 from perpetune.erasure.scrubber import Scrubber

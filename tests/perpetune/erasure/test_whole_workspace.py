@@ -30,13 +30,13 @@ from predictions import answered
 from perpetune.annotation.bring import RECORD, record
 from perpetune.annotation.exchange import write_tasks
 from perpetune.annotation.records import Annotation, AnnotationTask, Subject
-from perpetune.curation import dvc
-from perpetune.curation.dedup_key import row_hash
 from perpetune.curation.erased import load_tombstones
 from perpetune.curation.hosted.answer_file import HostedAnswer
 from perpetune.curation.hosted.matching import load_answers, save_answers, stored
 from perpetune.curation.ingest import ingest
-from perpetune.curation.layout import HOSTED_ANSWERS, INBOX
+from perpetune.curation.rows.dedup_key import row_hash
+from perpetune.curation.running import dvc
+from perpetune.curation.running.layout import HOSTED_ANSWERS, INBOX
 from perpetune.erasure.erase import Erasure, complete, erase, pending
 from perpetune.erasure.selection import Selector
 from perpetune.errors import PerpetuneError
@@ -44,7 +44,7 @@ from perpetune.generation.answer import Answer
 from perpetune.loop.assess.answering import cached
 from perpetune.params import BaseParams
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import Drawn, request_labels
+from perpetune.prediction_log.labels.requests import Drawn, request_labels
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Feedback, Prediction, read_jsonl

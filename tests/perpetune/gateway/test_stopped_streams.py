@@ -16,6 +16,7 @@ from waiting import eventually
 from perpetune.engines.engine import EngineDown
 from perpetune.model.release import Release, Trial
 from perpetune.params import ServeParams
+from perpetune.prediction_log.answers.trial_outcomes import outcomes_of
 from perpetune.prediction_log.queries import (
     counts,
     labelled_examples,
@@ -24,7 +25,6 @@ from perpetune.prediction_log.queries import (
     recent_predictions,
 )
 from perpetune.prediction_log.tables import failures, feedback, predictions, shadows
-from perpetune.prediction_log.trial_outcomes import outcomes_of
 from perpetune.testing.fake_engine import FakeEngine
 from perpetune.testing.fake_registry import FakeSource
 

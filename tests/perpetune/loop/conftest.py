@@ -14,7 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from workspaces import write_params
 
-from perpetune.curation.layout import REFERENCE
+from perpetune.curation.running.layout import REFERENCE
 from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import DEVICE_HOURS, open_loop_run

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from perpetune.curation.layout import INBOX, SPLITS
+from perpetune.curation.running.layout import INBOX, SPLITS
 from perpetune.gateway.releases.first_release import BootstrappingSource
 from perpetune.generation.answer import PromptRejected
 from perpetune.loop.first_version import MAX_LABEL_TOKENS, first_version_card, make_first_version
@@ -20,7 +20,7 @@ from perpetune.loop.watch.check import check
 from perpetune.model.release import DesiredReleases, ServedBase
 from perpetune.params import load_params
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import open_requests
+from perpetune.prediction_log.labels.requests import open_requests
 from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Example, Feedback, Message, Prediction, write_jsonl
 from perpetune.testing.fake_registry import FakeSource

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from predictions import answered
 
-from perpetune.curation.layout import INBOX, SPLITS, TRAFFIC
+from perpetune.curation.running.layout import INBOX, SPLITS, TRAFFIC
 from perpetune.loop.curate import export_labelled_traffic, production_labels
 from perpetune.loop.first_version import make_first_version
 from perpetune.loop.label_rule import label_rule, label_rule_at_hand, label_rule_of_sources

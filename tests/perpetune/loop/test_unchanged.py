@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from perpetune.curation.dvc import data_version
+from perpetune.curation.running.dvc import data_version
 from perpetune.loop.curate import SPLIT_NAMES, CuratedData, read_split
 from perpetune.loop.unchanged import why_unchanged
 from perpetune.prediction_log.database import open_log

@@ -16,7 +16,7 @@ from perpetune.monitoring.trial_evidence import LabelState, Pair, canary_evidenc
 from perpetune.monitoring.trial_lot import is_drawn, wanted_propensity
 from perpetune.params import ReleaseParams
 from perpetune.policy.rollout import TrialEvidence, last_alpha, should_release
-from perpetune.prediction_log.trial_outcomes import Outcome
+from perpetune.prediction_log.answers.trial_outcomes import Outcome
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 RULES = ReleaseParams(

@@ -10,14 +10,14 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event
 
-from perpetune.prediction_log.admission import admit, newly_admitted
+from perpetune.prediction_log.answers.trial_outcomes import outcomes_of
 from perpetune.prediction_log.database import open_log, writing
-from perpetune.prediction_log.label_counts import label_counts
-from perpetune.prediction_log.label_requests import Drawn, count_open, newest_draw, open_requests, request_labels
+from perpetune.prediction_log.labels.admission import admit, newly_admitted
+from perpetune.prediction_log.labels.counts import label_counts
+from perpetune.prediction_log.labels.requests import Drawn, count_open, newest_draw, open_requests, request_labels
+from perpetune.prediction_log.labels.selection import selection
 from perpetune.prediction_log.queries import counts, labelled_examples, labelled_since, recent_predictions
-from perpetune.prediction_log.selection import selection
 from perpetune.prediction_log.summary import log_summary
-from perpetune.prediction_log.trial_outcomes import outcomes_of
 from perpetune.prediction_log.writes import add_feedback, delete_older, record_rows
 from perpetune.records import CUT_OFF, Feedback, Prediction
 
@@ -124,7 +124,7 @@ def test_feedback_that_an_older_gateway_writes_is_found(log: sqlalchemy.Engine, 
 def test_the_label_that_comes_late_is_admitted_in_a_long_log(
     log: sqlalchemy.Engine, prediction: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perpetune.prediction_log.admission.LABELLED", 20)
+    monkeypatch.setattr("perpetune.prediction_log.labels.admission.LABELLED", 20)
     rows = [prediction(number) for number in range(60)]
     record_rows(log, rows)
     for row in rows[1:]:

@@ -11,7 +11,7 @@ from older_logs import check_provenance_of_older_labels, downgrade
 
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.prediction_log.database import open_log, writing
-from perpetune.prediction_log.label_requests import Drawn, count_open, newest_draw, open_requests, request_labels
+from perpetune.prediction_log.labels.requests import Drawn, count_open, newest_draw, open_requests, request_labels
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.tables import VERSION_TABLE, metadata
 from perpetune.prediction_log.writes import add_feedback, record_rows

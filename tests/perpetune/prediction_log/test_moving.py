@@ -17,12 +17,12 @@ from perpetune.audit.entry import Event
 from perpetune.audit.store import append
 from perpetune.errors import PerpetuneError
 from perpetune.prediction_log import moving
-from perpetune.prediction_log.admission import admit
-from perpetune.prediction_log.answer_values import add_cost, store_values
+from perpetune.prediction_log.answers.embeddings import store_embeddings
+from perpetune.prediction_log.answers.values import add_cost, store_values
 from perpetune.prediction_log.api_keys import add_key
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.embeddings import store_embeddings
-from perpetune.prediction_log.label_requests import Drawn, request_labels
+from perpetune.prediction_log.labels.admission import admit
+from perpetune.prediction_log.labels.requests import Drawn, request_labels
 from perpetune.prediction_log.moving import move_log
 from perpetune.prediction_log.queries import counts, recent_predictions
 from perpetune.prediction_log.tables import metadata

@@ -22,10 +22,10 @@ from sqlalchemy.exc import IntegrityError
 from waiting import eventually
 
 from perpetune.errors import PerpetuneError
+from perpetune.prediction_log.answers.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import Drawn, count_open, request_labels
+from perpetune.prediction_log.labels.requests import Drawn, count_open, request_labels
 from perpetune.prediction_log.queries import counts, labelled_examples, newly_labelled, recent_predictions
-from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.prediction_log.writes import add_feedback, delete_older, record_rows
 from perpetune.prediction_log.writes import record_rows as record
 from perpetune.records import Failure, Feedback, Prediction, Shadow

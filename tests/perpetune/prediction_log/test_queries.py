@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perpetune.errors import PerpetuneError
+from perpetune.prediction_log.answers.trial_outcomes import outcomes_of
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import (
     counts,
@@ -24,7 +25,6 @@ from perpetune.prediction_log.queries import (
     recent_predictions,
 )
 from perpetune.prediction_log.tables import VERSION_TABLE, metadata
-from perpetune.prediction_log.trial_outcomes import outcomes_of
 from perpetune.prediction_log.writes import UnknownRequest, add_feedback, record_rows
 from perpetune.records import Feedback, Message, Prediction
 

@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy
 from sqlalchemy import insert
 
-from perpetune.prediction_log.label_counts import label_counts
-from perpetune.prediction_log.label_requests import count_open
-from perpetune.prediction_log.label_rule import LabelRule
+from perpetune.prediction_log.labels.counts import label_counts
+from perpetune.prediction_log.labels.requests import count_open
+from perpetune.prediction_log.labels.rule import LabelRule
 from perpetune.prediction_log.queries import counts
 from perpetune.prediction_log.summary import log_summary, worked_seconds
 from perpetune.prediction_log.tables import label_requests

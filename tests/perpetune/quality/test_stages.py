@@ -11,9 +11,9 @@ import pytest
 from command_line import perpetune
 from workspaces import write_params
 
-from perpetune.curation.layout import CLEAN, DIVIDED, LABEL_ERRORS, SELECTION, SPLITS
 from perpetune.curation.quarantine import Quarantined, in_order
 from perpetune.curation.readers.row import example_of
+from perpetune.curation.running.layout import CLEAN, DIVIDED, LABEL_ERRORS, SELECTION, SPLITS
 from perpetune.curation.steps import split
 from perpetune.quality.steps import label_errors, select, semantic
 from perpetune.records import Example, read_jsonl, write_jsonl

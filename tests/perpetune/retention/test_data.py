@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from perpetune.curation import dvc
+from perpetune.curation.running import dvc
 from perpetune.errors import PerpetuneError
 from perpetune.model.release import CARD
 from perpetune.params import RetentionParams

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from perpetune.audit.store import entries
 from perpetune.params import RetentionParams
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import Drawn, request_labels
+from perpetune.prediction_log.labels.requests import Drawn, request_labels
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Prediction
 from perpetune.retention.prune import prune

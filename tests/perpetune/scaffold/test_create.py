@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perpetune.curation import dvc
+from perpetune.curation.running import dvc
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params, load_params
 from perpetune.scaffold.create import Task, create, template

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.curation import engine as engines
 from perpetune.curation.__main__ import STAGES
+from perpetune.curation.running import engine as engines
 from perpetune.curation.steps import validate
 from perpetune.params import load_params
 from perpetune.records import Example, write_jsonl

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perpetune.curation.quarantine import by_reason
-from perpetune.curation.sources import RULES
+from perpetune.curation.rows.sources import RULES
 from perpetune.curation.steps import clean as steps
 from perpetune.curation.steps.clean import clean
 from perpetune.params import CleanParams, TaskParams

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.duplicates.canonical import canonical_turns
 from perpetune.curation.readers.row import example_of
-from perpetune.curation.splits import MOVED, NEAR, Splits
+from perpetune.curation.splitting.assignment_record import AssignmentRecord
+from perpetune.curation.splitting.splits import MOVED, NEAR, Splits
 from perpetune.curation.steps.clean import clean
 from perpetune.curation.steps.split import split
 from perpetune.curation.steps.validate import validate

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from perpetune.curation.assignment_record import AssignmentRecord, load_record
-from perpetune.curation.splits import Splits
+from perpetune.curation.splitting.assignment_record import AssignmentRecord, load_record
+from perpetune.curation.splitting.splits import Splits
 from perpetune.curation.steps.clean import clean
 from perpetune.curation.steps.split import split
 from perpetune.curation.text import fingerprint, normalised

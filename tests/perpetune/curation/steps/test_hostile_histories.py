@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from near_duplicate_kinds import KINDS, NEVER_STRADDLE
 
-from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.duplicates.near import near_duplicates
 from perpetune.curation.quarantine import in_order
 from perpetune.curation.readers.row import example_of
-from perpetune.curation.splits import Splits
+from perpetune.curation.splitting.assignment_record import AssignmentRecord
+from perpetune.curation.splitting.splits import Splits
 from perpetune.curation.steps.clean import clean
 from perpetune.curation.steps.split import split
 from perpetune.curation.steps.validate import validate

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.languages import Confidences
+from perpetune.curation.splitting.assignment_record import AssignmentRecord
 from perpetune.curation.steps.language import FOREIGN, language, run
 from perpetune.errors import PerpetuneError
 from perpetune.params import LanguageParams
@@ -81,7 +81,7 @@ def test_rows_that_are_all_in_another_language_are_dropped_all(example: Make) ->
 def test_batches_change_nothing(example: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [example(text) for text in [*KEPT, *BY_CHANCE, *FOREIGN_TEXTS]]
     whole = language(rows, ENGLISH)
-    monkeypatch.setattr("perpetune.curation.engine.BATCH", 3)
+    monkeypatch.setattr("perpetune.curation.running.engine.BATCH", 3)
     assert language(rows, ENGLISH) == whole
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perpetune.curation.dedup_key import input_key
 from perpetune.curation.quarantine import by_reason
 from perpetune.curation.readers.row import example_of
-from perpetune.curation.sources import is_in_doubt, is_traffic
-from perpetune.curation.split_units import hash_position
-from perpetune.curation.splits import DOUBTED, LEAKED, SUPERSEDED
+from perpetune.curation.rows.dedup_key import input_key
+from perpetune.curation.rows.sources import is_in_doubt, is_traffic
+from perpetune.curation.splitting.splits import DOUBTED, LEAKED, SUPERSEDED
+from perpetune.curation.splitting.units import hash_position
 from perpetune.curation.steps.enough import require_enough
 from perpetune.curation.steps.split import split
 from perpetune.errors import PerpetuneError

@@ -7,10 +7,10 @@ import random
 import pytest
 from near_duplicate_kinds import KINDS, NEVER_STRADDLE
 
-from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.readers.row import example_of
-from perpetune.curation.sources import is_traffic
-from perpetune.curation.splits import Splits
+from perpetune.curation.rows.sources import is_traffic
+from perpetune.curation.splitting.assignment_record import AssignmentRecord
+from perpetune.curation.splitting.splits import Splits
 from perpetune.curation.steps.split import split
 from perpetune.evaluation.leakage import leakage
 from perpetune.params import SplitParams

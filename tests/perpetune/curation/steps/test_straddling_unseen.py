@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from near_duplicate_kinds import KINDS, NEVER_STRADDLE
 
-from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.readers.row import example_of
+from perpetune.curation.splitting.assignment_record import AssignmentRecord
 from perpetune.curation.steps.split import split
 from perpetune.params import SplitParams
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.curation.quarantine import by_reason, combined, in_order
+from perpetune.curation.rows.versions import OLDER_VERSION
 from perpetune.curation.steps.validate import REPEATED, validate, validated
-from perpetune.curation.versions import OLDER_VERSION
 from perpetune.records import Example, Message, StoredRecords, write_jsonl
 
 Make = Callable[..., Example]

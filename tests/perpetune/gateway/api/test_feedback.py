@@ -16,7 +16,7 @@ from gateways import PARAMS
 from perpetune.gateway.app import create_app
 from perpetune.model.release import Release
 from perpetune.params import LogParams
-from perpetune.prediction_log.label_rule import LabelPolicy
+from perpetune.prediction_log.labels.rule import LabelPolicy
 from perpetune.prediction_log.queries import counts, recent_predictions
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Prediction

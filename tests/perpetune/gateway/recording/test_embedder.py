@@ -10,7 +10,7 @@ import sqlalchemy
 
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.recording.embedder import Embedder, LoadedEncoder
-from perpetune.prediction_log.embeddings import embedding_ids
+from perpetune.prediction_log.answers.embeddings import embedding_ids
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Prediction
 

@@ -15,9 +15,9 @@ from waiting import eventually_async
 from perpetune.gateway.recording.recorder import LogUnavailable, NotStored, Recorder
 from perpetune.gateway.telemetry.metrics import Metrics
 from perpetune.params import LogParams
+from perpetune.prediction_log.answers.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.tables import failures
-from perpetune.prediction_log.trial_outcomes import outcomes_of, shadow_outcomes
 from perpetune.prediction_log.writes import UnknownRequest
 from perpetune.records import Failure, Feedback, Prediction, Shadow
 

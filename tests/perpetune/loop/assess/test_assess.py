@@ -13,7 +13,7 @@ from workspaces import write_params
 
 from perpetune.curation.hosted.answer_file import HostedAnswer
 from perpetune.curation.hosted.matching import save_answers, stored
-from perpetune.curation.layout import HOSTED_ANSWERS
+from perpetune.curation.running.layout import HOSTED_ANSWERS
 from perpetune.errors import PerpetuneError
 from perpetune.explain.status import read_status
 from perpetune.loop.assess.assess import assess

@@ -12,8 +12,8 @@ from workspaces import write_params
 
 from perpetune.curation.hosted.answer_file import read_answers
 from perpetune.curation.hosted.matching import save_answers, stored
-from perpetune.curation.layout import HOSTED_ANSWERS
 from perpetune.curation.readers.reader import read_examples
+from perpetune.curation.running.layout import HOSTED_ANSWERS
 from perpetune.loop.assess.assess import assess
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.params import BaseParams, TrainParams

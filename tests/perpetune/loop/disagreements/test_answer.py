@@ -20,7 +20,7 @@ from perpetune.loop.disagreements.decide import ask_for_disagreements
 from perpetune.loop.fine_tune import fine_tune
 from perpetune.params import BaseParams, TrainParams
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import open_requests
+from perpetune.prediction_log.labels.requests import open_requests
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Message, Prediction, write_jsonl
 from perpetune.tracking import registry

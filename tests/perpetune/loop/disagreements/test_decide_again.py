@@ -18,7 +18,7 @@ from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import open_requests
+from perpetune.prediction_log.labels.requests import open_requests
 from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Feedback, Message, Prediction
 from perpetune.tracking import registry

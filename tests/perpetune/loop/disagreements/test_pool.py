@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from perpetune.curation.dedup_key import input_key
+from perpetune.curation.rows.dedup_key import input_key
 from perpetune.loop.disagreements.pool import as_example, divided
 from perpetune.records import Message, Prediction
 

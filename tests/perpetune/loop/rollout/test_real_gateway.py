@@ -18,7 +18,7 @@ import pytest
 import uvicorn
 from waiting import eventually
 
-from perpetune.curation.layout import REFERENCE
+from perpetune.curation.running.layout import REFERENCE
 from perpetune.gateway.app import create_app
 from perpetune.gateway.server import listen
 from perpetune.loop.rollout.deploy import release

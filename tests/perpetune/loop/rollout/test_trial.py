@@ -13,7 +13,7 @@ from perpetune.explain.status import decisions_of, read_status
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.rollout.trial import check_trial, needs_trial, start_trial
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import open_requests
+from perpetune.prediction_log.labels.requests import open_requests
 from perpetune.prediction_log.tables import failures
 from perpetune.prediction_log.writes import add_feedback, record_rows
 from perpetune.records import Feedback, Message, Prediction, Route, Shadow

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perpetune.curation.layout import CARD
+from perpetune.curation.running.layout import CARD
 from perpetune.explain.status import read_status
 from perpetune.loop.curate import LABELS_SINCE_FALL, CuratedData, log_data
 from perpetune.loop.run_context import open_loop_run
@@ -17,7 +17,7 @@ from perpetune.loop.watch.reference import reference_scores
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.params import ReferenceParams
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import Drawn, open_requests, request_labels
+from perpetune.prediction_log.labels.requests import Drawn, open_requests, request_labels
 from perpetune.prediction_log.writes import add_feedback
 from perpetune.records import Feedback, RecordedAnswer
 from perpetune.tracking import registry

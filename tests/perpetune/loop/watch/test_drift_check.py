@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 from predictions import answered
 
-from perpetune.curation.layout import REFERENCE
+from perpetune.curation.running.layout import REFERENCE
 from perpetune.loop.watch.drift_check import check_drift, drift_state
 from perpetune.model.weights import must_be_fetched, resolve, weights_digest
 from perpetune.monitoring.drift_state import DRIFT, DriftState, from_text, level_of_test, to_text
@@ -21,9 +21,9 @@ from perpetune.monitoring.input_drift import BOTH, TEST
 from perpetune.monitoring.window import Window
 from perpetune.params import EvaluateParams
 from perpetune.policy.retraining import DriftEvidence
+from perpetune.prediction_log.answers.day_window import predictions_of_a_day
+from perpetune.prediction_log.answers.embeddings import store_embeddings
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.day_window import predictions_of_a_day
-from perpetune.prediction_log.embeddings import store_embeddings
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Prediction, write_jsonl
 from perpetune.statistics.alarm_budget import LEAST_LEVEL, MOST_SAVED, PART, AlarmBudget

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 from workspaces import write_params
 
-from perpetune.curation.layout import REFERENCE
+from perpetune.curation.running.layout import REFERENCE
 from perpetune.curation.text import fingerprint
 from perpetune.explain.status import read_status
 from perpetune.explain.status_screen import show_status

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perpetune.curation.layout import REFERENCE
+from perpetune.curation.running.layout import REFERENCE
 from perpetune.explain.status import read_status
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import open_loop_run
@@ -17,7 +17,7 @@ from perpetune.loop.watch.check import CheckResult, check
 from perpetune.loop.watch.label_requests import ask_for_labels, draw_standing_lot
 from perpetune.monitoring.window import Window
 from perpetune.prediction_log.database import open_log
-from perpetune.prediction_log.label_requests import Drawn, open_requests, request_labels
+from perpetune.prediction_log.labels.requests import Drawn, open_requests, request_labels
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Message, Prediction, RecordedAnswer, write_jsonl

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from workspaces import write_params
 
-from perpetune.curation.layout import RESOLVED
+from perpetune.curation.running.layout import RESOLVED
 from perpetune.quality.steps import resolved_params
 from perpetune.workspace import open_workspace
 

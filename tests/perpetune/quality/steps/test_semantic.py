@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perpetune.curation.assignment_record import AssignmentRecord
 from perpetune.curation.duplicates.by_meaning import with_pairs
 from perpetune.curation.duplicates.near import near_duplicates
 from perpetune.curation.quarantine import in_order
 from perpetune.curation.readers.row import example_of
+from perpetune.curation.splitting.assignment_record import AssignmentRecord
 from perpetune.curation.steps.split import split
 from perpetune.params import SemanticParams, SplitParams
 from perpetune.quality.features import TFIDF, Features

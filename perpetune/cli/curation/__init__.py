@@ -1,0 +1,1 @@
+"""Commands for rows: in, out, labels and versions of the data."""

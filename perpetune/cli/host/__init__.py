@@ -1,0 +1,1 @@
+"""Commands for the host: services, settings, keys, backups and what is kept."""

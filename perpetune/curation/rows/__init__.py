@@ -1,0 +1,1 @@
+"""Rows: their texts, keys, sources and versions."""

@@ -1,0 +1,1 @@
+"""Answers: which count, what was measured of them, and how busy the engine was."""

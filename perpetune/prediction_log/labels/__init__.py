@@ -1,0 +1,1 @@
+"""Labels: asked for, given, admitted, and how they came."""

@@ -1,0 +1,1 @@
+"""Prefect tasks of a refresh, up to its decision."""

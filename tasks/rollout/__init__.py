@@ -1,0 +1,1 @@
+"""Prefect tasks of what a decision leads to: approval, trial, release, rollback."""
