@@ -217,8 +217,8 @@ def servers(assets: Path, folder: Path, litellm: Path) -> Iterator[list[Server]]
         before = started.enter_context(
             _process(_role("gateway", assets, "--folder", str(folder), "--ports", port, upstream))
         )
-        _wait_until(f"{urls[0]}/health")
-        _wait_until(f"{urls[1]}/readyz")
+        _wait_until(f"{urls[0]}/health", behind)
+        _wait_until(f"{urls[1]}/readyz", before)
         _pin(before, behind, psutil.Process())
         found = [
             Server(Target("direct", urls[0], BASE, instruction), behind),
@@ -226,7 +226,7 @@ def servers(assets: Path, folder: Path, litellm: Path) -> Iterator[list[Server]]
         ]
         if litellm.is_file():
             beside = started.enter_context(_process(_litellm(litellm.absolute(), folder, urls[0], other), quiet=True))
-            _wait_until(f"{urls[2]}/health/liveliness")
+            _wait_until(f"{urls[2]}/health/liveliness", beside)
             found.append(Server(Target("litellm", urls[2], TASK, instruction), beside))
         yield found
 
@@ -265,9 +265,11 @@ def _process(command: Sequence[str], *, quiet: bool = False) -> Iterator[psutil.
             process.terminate()
 
 
-def _wait_until(url: str) -> None:
+def _wait_until(url: str, process: psutil.Process) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while not answers(url):
+        if process.status() == psutil.STATUS_ZOMBIE:
+            raise SystemExit(f"the process that should answer at {url} has ended")
         if time.monotonic() > deadline:
             raise SystemExit(f"{url} did not answer within {_READY_SECONDS:g} s")
         time.sleep(0.1)

@@ -45,7 +45,11 @@ ABOUT = {
     "recipe": ("What the defaults achieve", "300 rows, one training each; 60 beside the base with examples"),
     "replay": ("Policies on recorded streams", "5 x 2,400, 1,884 and 5 x 2,000 requests"),
     "scale-sqlite": ("Growth with requests and versions", "a median of three, a year of made requests, 1% labelled"),
-    "gateway-cost": ("Cost of a request in the gateway", "1,600 requests, three rounds"),
+    "gateway-cost": ("Cost of a request in the gateway: two cores", "1,600 requests, three rounds"),
+    "gateway-cost-own-cores": (
+        "Cost of a request in the gateway: a core for each process",
+        "1,600 requests, three rounds",
+    ),
     "serving-overhead": ("Overhead of the gateway", "48 to 144 requests, three rounds"),
     "serving-swaps": ("Change of the champion under load", "10,000 requests, one run"),
     "trials": ("Error rates of trials", "1,000 trials of each kind, 2,000 requests each"),
