@@ -23,7 +23,7 @@ from perpetune.evaluation.scores.mistake_costs import MistakeCosts
 from perpetune.loop.rollout.replay import MOST_ROWS
 from perpetune.monitoring.trial_evidence import quality_of_disagreements
 from perpetune.params import Params, load_params
-from perpetune.policy.cost_margin import margin_by_cost
+from perpetune.policy.promotion.cost_margin import margin_by_cost
 from perpetune.policy.rollout import ALPHA, rules_for_quality
 from perpetune.statistics.change_point import evidence_paths
 from perpetune.statistics.disagreements import Disagreements

@@ -28,8 +28,14 @@ from perpetune.loop.disagreements.comparison import Disagreement, TrafficCompari
 from perpetune.loop.disagreements.decide import traffic_evidence
 from perpetune.params import Params, load_params
 from perpetune.policy.ignorable import SelectionRow, ignorable
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
-from perpetune.policy.traffic_comparison import MOST_TRAFFIC, labels_to_ask, rows_to_answer, should_promote_on_traffic
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.gate import should_promote
+from perpetune.policy.promotion.traffic_comparison import (
+    MOST_TRAFFIC,
+    labels_to_ask,
+    rows_to_answer,
+    should_promote_on_traffic,
+)
 from perpetune.policy.verdict import Outcome
 from perpetune.prediction_log.labels.delays import LabelledGroup, ripe
 

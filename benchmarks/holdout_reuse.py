@@ -16,7 +16,8 @@ import numpy.typing as npt
 from perpetune.evaluation.evidence import paired_evidence
 from perpetune.evaluation.slices import Slice
 from perpetune.params import Params, PromoteParams
-from perpetune.policy.promotion import Anchor, HoldoutUse, PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.promotion.evidence import Anchor, HoldoutUse, PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.gate import should_promote
 from perpetune.policy.verdict import Interval
 
 Numbers = npt.NDArray[np.float64]

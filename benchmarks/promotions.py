@@ -13,7 +13,8 @@ from scipy.stats import beta
 from perpetune.evaluation.evidence import paired_evidence
 from perpetune.evaluation.slices import Slice
 from perpetune.params import Params
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.gate import should_promote
 
 Numbers = npt.NDArray[np.float64]
 LABELS = (0.5, 0.3, 0.2)  # ratios of three labels

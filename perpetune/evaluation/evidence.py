@@ -9,7 +9,7 @@ from scipy.stats import beta
 
 from perpetune.evaluation.slices import Slice
 from perpetune.params import EvaluateParams, PromoteParams
-from perpetune.policy.promotion import PairedEvidence, Recall
+from perpetune.policy.promotion.evidence import PairedEvidence, Recall
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.balanced_accuracy import balanced_mean, compare_balanced
 from perpetune.statistics.non_inferiority import inferiority_p_value

@@ -8,7 +8,7 @@ from perpetune.evaluation.forgetting import forgetting
 from perpetune.evaluation.latency import LatencyPair, cost_ratio, slowdown
 from perpetune.evaluation.leakage import Leakage
 from perpetune.params import EvaluateParams, PromoteParams
-from perpetune.policy.promotion import Limit
+from perpetune.policy.promotion.evidence import Limit
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.estimate import Estimate
 

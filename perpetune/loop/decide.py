@@ -33,10 +33,10 @@ from perpetune.loop.unfinished import tag_versions
 from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
-from perpetune.policy.choice import SERVED, Choice, choose
-from perpetune.policy.costs import AnswerCost
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import (
+from perpetune.policy.promotion.choice import SERVED, Choice, choose
+from perpetune.policy.promotion.costs import AnswerCost
+from perpetune.policy.promotion.evidence import (
     Anchor,
     HostedComparison,
     MistakeCostEvidence,
@@ -44,8 +44,8 @@ from perpetune.policy.promotion import (
     PromotionEvidence,
     Recall,
     Rival,
-    has_floor,
 )
+from perpetune.policy.promotion.rules import has_floor
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.labels.requests import count_unasked

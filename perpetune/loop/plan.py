@@ -30,7 +30,7 @@ from perpetune.loop.step_durations import (
 )
 from perpetune.model.base import device_name
 from perpetune.params import Params
-from perpetune.policy.holdout_size import Holdouts, HoldoutWarning, holdout_warnings
+from perpetune.policy.promotion.holdout_size import Holdouts, HoldoutWarning, holdout_warnings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, tag
 from perpetune.training.recipe import batch_size, time_limit

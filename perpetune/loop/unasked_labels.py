@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from perpetune.evaluation.scores.mistake_costs import deciding_scoring
 from perpetune.evaluation.scores.scoring import Metric, scoring_of
-from perpetune.policy.cost_margin import margin_by_cost
 from perpetune.policy.ignorable import Ignorability, SelectionRow, ignorable
+from perpetune.policy.promotion.cost_margin import margin_by_cost
 from perpetune.prediction_log.labels.rule import LabelRule
 from perpetune.prediction_log.labels.selection import Selected, selection
 from perpetune.workspace import Workspace

@@ -14,9 +14,9 @@ from perpetune.errors import ChampionChanged, NoDecision
 from perpetune.loop.approve import APPROVED, ENDED
 from perpetune.loop.audited import is_audited, record_digest
 from perpetune.loop.run_context import RECORD, tag_decision, use_mlflow
-from perpetune.policy.costs import cost_table
 from perpetune.policy.decision.headline import headline
 from perpetune.policy.decision.record import Decision
+from perpetune.policy.promotion.costs import cost_table
 from perpetune.policy.verdict import Outcome
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, UnfinishedRun, artifact, drop_run_tag, find_run, newest_of_any_status, tag

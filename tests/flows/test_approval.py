@@ -31,7 +31,7 @@ from perpetune.explain.status import decisions_of
 from perpetune.flows.release import settle_approvals
 from perpetune.loop.approve import ApprovalResponse, record_response
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.runtime.events import PROMOTED, REFRESHED, REJECTED, WAITING

@@ -14,7 +14,7 @@ from perpetune.evaluation.evidence import paired_evidence
 from perpetune.evaluation.slices import Slice
 from perpetune.loop.watch.reference import answers
 from perpetune.params import EvaluateParams, PromoteParams
-from perpetune.policy.promotion import Anchor
+from perpetune.policy.promotion.evidence import Anchor
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 

@@ -37,7 +37,7 @@ from perpetune.loop.curate import read_split
 from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
 from perpetune.model.release import EVALUATED, ModelCard, ServingFacts, System
-from perpetune.policy.promotion import HoldoutUse, Limit
+from perpetune.policy.promotion.evidence import HoldoutUse, Limit
 from perpetune.records import Example, RecordedAnswer, to_json, write_jsonl
 from perpetune.statistics.balanced_accuracy import compare_balanced
 from perpetune.statistics.calibration import calibration

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import TypeAdapter
 
-from perpetune.policy.promotion import HoldoutUse
+from perpetune.policy.promotion.evidence import HoldoutUse
 from perpetune.policy.wording import significant
 from perpetune.records import Example, to_json
 from perpetune.tracking.runs import Run, artifact, log_text, newest_tagged, tag

@@ -10,7 +10,7 @@ from perpetune.evaluation.leakage import leakage
 from perpetune.evaluation.vetoes import forgetting_limit, latency_limits, leakage_limits
 from perpetune.loop.assess.answering import Log, Predict, with_request_progress
 from perpetune.loop.assess.systems import Systems, adapters
-from perpetune.policy.promotion import Limit
+from perpetune.policy.promotion.evidence import Limit
 from perpetune.records import Example
 from perpetune.workspace import Workspace
 

@@ -19,8 +19,8 @@ from perpetune.loop.decide import gate_evidence, promotion_evidence
 from perpetune.loop.disagreements.comparison import Disagreement, TrafficComparison, TrafficSample
 from perpetune.loop.disagreements.pool import as_example, stored_pool
 from perpetune.loop.fine_tune import Challenger
-from perpetune.policy.choice import choose
-from perpetune.policy.traffic_comparison import rows_to_answer
+from perpetune.policy.promotion.choice import choose
+from perpetune.policy.promotion.traffic_comparison import rows_to_answer
 from perpetune.records import Example, Prediction
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run

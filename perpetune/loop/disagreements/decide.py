@@ -16,8 +16,8 @@ from perpetune.loop.label_rule import label_rule
 from perpetune.loop.run_context import RECORD, git_commit, log_later_decision, params_digest, use_mlflow
 from perpetune.params import EvaluateParams
 from perpetune.policy.decision.record import Decision, record
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, TrafficEvidence
-from perpetune.policy.traffic_comparison import LabelPlan, labels_to_ask, should_promote_on_traffic
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence, TrafficEvidence
+from perpetune.policy.promotion.traffic_comparison import LabelPlan, labels_to_ask, should_promote_on_traffic
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.labels.requests import Drawn, request_labels

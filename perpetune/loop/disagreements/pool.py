@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from perpetune.curation.rows.dedup_key import DedupKey, input_key
-from perpetune.policy.traffic_comparison import MOST_TRAFFIC
+from perpetune.policy.promotion.traffic_comparison import MOST_TRAFFIC
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Example, Prediction

@@ -25,8 +25,8 @@ from perpetune.monitoring.trial_evidence import (
 )
 from perpetune.monitoring.trial_lot import is_drawn, wanted_propensity
 from perpetune.monitoring.window import Scorer
-from perpetune.policy.cost_margin import margin_by_cost
 from perpetune.policy.ignorable import Ignorability
+from perpetune.policy.promotion.cost_margin import margin_by_cost
 from perpetune.policy.rollout import TrialEvidence, last_alpha, rules_for_quality, should_release
 from perpetune.prediction_log.answers.trial_outcomes import Outcome, outcomes_of, shadow_outcomes
 from perpetune.prediction_log.labels.delays import LabelledGroup, ripe

@@ -37,12 +37,12 @@ from perpetune.monitoring.estimated_accuracy import ScoredRow
 from perpetune.monitoring.independent import independent
 from perpetune.monitoring.window import Window
 from perpetune.params import WatchParams
-from perpetune.policy.cost_margin import margin_by_cost
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.policy.estimated_accuracy import EstimatedFall, estimate_line, most_trusted
 from perpetune.policy.first_refresh import should_tune_first_version
 from perpetune.policy.ignorable import Ignorability
 from perpetune.policy.label_requests import decide_without_labels
+from perpetune.policy.promotion.cost_margin import margin_by_cost
 from perpetune.policy.retraining import RetrainEvidence, should_retrain
 from perpetune.policy.rollout import RollbackEvidence, should_roll_back, why_no_rollback
 from perpetune.policy.verdict import Verdict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perpetune.policy.decision.numbers import count, ends, number, part, text
 from perpetune.policy.decision.record import Decision
-from perpetune.policy.hosted import hosted_line
+from perpetune.policy.promotion.hosted import hosted_line
 
 
 def hosted_in(decision: Decision) -> str | None:

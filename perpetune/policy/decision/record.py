@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from perpetune.policy.approval import ApprovalEvidence
 from perpetune.policy.first_refresh import FirstRefreshEvidence
-from perpetune.policy.promotion import PromotionEvidence
+from perpetune.policy.promotion.evidence import PromotionEvidence
 from perpetune.policy.retraining import RetrainEvidence
 from perpetune.policy.rollout import ManualPromotion, ManualRollback, RollbackEvidence, TrialEvidence
 from perpetune.policy.verdict import Outcome, Verdict

@@ -9,7 +9,8 @@ from perpetune.evaluation.evidence import paired_evidence
 from perpetune.evaluation.slices import Slice
 from perpetune.loop.assess.anchor import best_of
 from perpetune.params import EvaluateParams, PromoteParams
-from perpetune.policy.promotion import Anchor, HoldoutUse, PromotionEvidence, should_promote
+from perpetune.policy.promotion.evidence import Anchor, HoldoutUse, PromotionEvidence
+from perpetune.policy.promotion.gate import should_promote
 from perpetune.policy.verdict import Verdict
 from perpetune.replay.models.model_cache import ScoredAnswer
 

@@ -9,7 +9,7 @@ from perpetune.evaluation.latency import LatencyPair
 from perpetune.evaluation.leakage import Leakage
 from perpetune.evaluation.vetoes import as_metrics, forgetting_limit, latency_limits, leakage_limits
 from perpetune.params import EvaluateParams, PromoteParams, load_params
-from perpetune.policy.promotion import Limit
+from perpetune.policy.promotion.evidence import Limit
 from perpetune.policy.verdict import Interval
 
 ROOT = Path(__file__).parents[3]

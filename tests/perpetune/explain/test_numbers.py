@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perpetune.explain.numbers import numbers_of
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval
 
 PAIRED = PairedEvidence(0.05, Interval(0.01, 0.09), 0.02, 200)

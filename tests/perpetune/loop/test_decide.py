@@ -17,8 +17,9 @@ from perpetune.loop.decide import after_decay, gate_evidence, promotion_evidence
 from perpetune.loop.disagreements.answer import wants_traffic
 from perpetune.loop.run_context import TRIGGER
 from perpetune.params import load_params
-from perpetune.policy.choice import choose
-from perpetune.policy.promotion import Limit, should_promote
+from perpetune.policy.promotion.choice import choose
+from perpetune.policy.promotion.evidence import Limit
+from perpetune.policy.promotion.gate import should_promote
 from perpetune.records import Example
 from perpetune.tracking.runs import connect, open_run
 from perpetune.workspace import open_workspace

@@ -15,8 +15,9 @@ from perpetune.evaluation.slices import Slice
 from perpetune.loop.disagreements.comparison import Disagreement, TrafficComparison, TrafficSample
 from perpetune.loop.disagreements.decide import traffic_evidence
 from perpetune.params import load_params
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, should_promote
-from perpetune.policy.traffic_comparison import should_promote_on_traffic
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.gate import should_promote
+from perpetune.policy.promotion.traffic_comparison import should_promote_on_traffic
 from perpetune.statistics.units import units_of
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")

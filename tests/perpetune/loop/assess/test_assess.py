@@ -24,8 +24,8 @@ from perpetune.loop.first_version import make_first_version
 from perpetune.loop.run_context import REPORT
 from perpetune.model.release import ServedBase
 from perpetune.params import BaseParams, EconomicsParams, Method, RemoteModel, TrainParams
-from perpetune.policy.choice import choose
 from perpetune.policy.decision.hosted import hosted_in
+from perpetune.policy.promotion.choice import choose
 from perpetune.records import Example, Message, write_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, artifact, close_run, connect, metrics_of, open_run, read_run, tag

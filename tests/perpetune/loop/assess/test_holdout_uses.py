@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from workspaces import write_params
 
 from perpetune.loop.assess.holdout_uses import count_verdict, uses_before, uses_of
-from perpetune.policy.promotion import HoldoutUse
+from perpetune.policy.promotion.evidence import HoldoutUse
 from perpetune.records import Example
 from perpetune.tracking.runs import close_run, connect, open_run
 from perpetune.workspace import Workspace, open_workspace

@@ -15,7 +15,7 @@ from perpetune.loop.disagreements.decide import Progress, ask_for_disagreements,
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import RECORD
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.labels.requests import open_requests

@@ -17,7 +17,7 @@ from perpetune.loop.rollout.deploy import release
 from perpetune.loop.rollout.rollback import log_rollback, record_rollback, roll_back
 from perpetune.loop.run_context import log_decision
 from perpetune.policy.decision.record import Ids, record
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.runtime.gateway_client import RollbackReply

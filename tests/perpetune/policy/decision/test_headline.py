@@ -15,14 +15,14 @@ import pytest
 
 from perpetune.params import load_params
 from perpetune.policy.approval import ApprovalEvidence, approved
-from perpetune.policy.choice import choose
 from perpetune.policy.decision.headline import finds_decay, headline
 from perpetune.policy.decision.next_step import next_step, next_steps
 from perpetune.policy.decision.record import Decision, Evidence, Ids, record
 from perpetune.policy.estimated_accuracy import EstimatedFall
 from perpetune.policy.first_refresh import FirstRefreshEvidence, should_tune_first_version
 from perpetune.policy.label_requests import decide_without_labels
-from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, Recall, Rival
+from perpetune.policy.promotion.choice import choose
+from perpetune.policy.promotion.evidence import Limit, PairedEvidence, PromotionEvidence, Recall, Rival
 from perpetune.policy.retraining import Decay, DriftEvidence, MixShift, RetrainEvidence, should_retrain
 from perpetune.policy.rollout import (
     Comparison,

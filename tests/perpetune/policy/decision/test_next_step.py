@@ -10,7 +10,8 @@ from perpetune.params import PromoteParams
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.next_step import next_steps
 from perpetune.policy.decision.record import Decision, Ids
-from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence, should_promote
+from perpetune.policy.promotion.evidence import Limit, PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.gate import should_promote
 from perpetune.policy.verdict import Interval, Outcome
 
 RULES = PromoteParams(

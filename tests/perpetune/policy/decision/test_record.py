@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.promotion import Limit, PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.evidence import Limit, PairedEvidence, PromotionEvidence
 from perpetune.policy.retraining import ColumnDrift, Decay, DriftEvidence, RetrainEvidence
 from perpetune.policy.verdict import Interval, Outcome, Score, Verdict
 

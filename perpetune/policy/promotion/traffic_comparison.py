@@ -9,16 +9,11 @@ import math
 from dataclasses import dataclass, replace
 
 from perpetune.params import PromoteParams
-from perpetune.policy.outweighing import gain_outweighs_loss
-from perpetune.policy.promotion import (
-    PairedEvidence,
-    PromotionEvidence,
-    TrafficEvidence,
-    anchor_test,
-    gain_worth_finding,
-    harms,
-    rules_for_costs,
-)
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence, TrafficEvidence
+from perpetune.policy.promotion.harms import harms
+from perpetune.policy.promotion.holdout_tests import anchor_test
+from perpetune.policy.promotion.outweighing import gain_outweighs_loss
+from perpetune.policy.promotion.rules import gain_worth_finding, rules_for_costs
 from perpetune.policy.verdict import Outcome, Verdict
 from perpetune.policy.wording import interval, points, versus_alpha
 from perpetune.statistics.disagreements import gain_labels, guard_labels, upper_ratio

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perpetune.params import load_params
-from perpetune.policy.promotion import (
+from perpetune.policy.promotion.evidence import (
     Anchor,
     HoldoutUse,
     Limit,
@@ -19,9 +19,9 @@ from perpetune.policy.promotion import (
     PairedEvidence,
     PromotionEvidence,
     Recall,
-    rules_for_costs,
-    should_promote,
 )
+from perpetune.policy.promotion.gate import should_promote
+from perpetune.policy.promotion.rules import rules_for_costs
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.non_inferiority import inferiority_p_value
 from perpetune.statistics.paired import compare

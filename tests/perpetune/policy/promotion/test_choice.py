@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from perpetune.params import load_params
-from perpetune.policy.choice import choose
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence, Recall, Rival
+from perpetune.policy.promotion.choice import choose
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence, Recall, Rival
 from perpetune.policy.verdict import Interval
 
 GATE = load_params(Path("params.yaml")).promote

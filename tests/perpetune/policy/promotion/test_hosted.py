@@ -4,11 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from perpetune.params import PromoteParams
-from perpetune.policy.choice import choose
 from perpetune.policy.decision.hosted import hosted_in
 from perpetune.policy.decision.record import Decision, Ids, record
-from perpetune.policy.hosted import hosted_sentences
-from perpetune.policy.promotion import HostedComparison, PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.choice import choose
+from perpetune.policy.promotion.evidence import HostedComparison, PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.hosted import hosted_sentences
 from perpetune.policy.verdict import Interval
 
 LEAD = PairedEvidence(0.007, Interval(-0.021, 0.034, 0.95), 0.3, 214, 0.04)

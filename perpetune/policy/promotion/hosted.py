@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perpetune.policy.promotion import HostedComparison
+from perpetune.policy.promotion.evidence import HostedComparison
 
 
 def hosted_sentences(found: HostedComparison, metric: str) -> tuple[str, ...]:

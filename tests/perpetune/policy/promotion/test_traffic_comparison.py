@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from perpetune.params import PromoteParams
-from perpetune.policy.promotion import PairedEvidence, PromotionEvidence
-from perpetune.policy.traffic_comparison import MOST_TRAFFIC, rows_to_answer, wanted_gain
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence
+from perpetune.policy.promotion.traffic_comparison import MOST_TRAFFIC, rows_to_answer, wanted_gain
 from perpetune.policy.verdict import Interval
 
 RULES = PromoteParams()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perpetune.params import Params, load_params
-from perpetune.policy.holdout_size import DISCORDANCE, Holdouts, holdout_warnings
+from perpetune.policy.promotion.holdout_size import DISCORDANCE, Holdouts, holdout_warnings
 from perpetune.statistics.power import power_of, rows_needed
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpetune.policy.outweighing import gain_outweighs_loss, p_of_mean_gain
+from perpetune.policy.promotion.outweighing import gain_outweighs_loss, p_of_mean_gain
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.paired import compare
 

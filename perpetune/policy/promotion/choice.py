@@ -7,16 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from perpetune.params import PromoteParams
-from perpetune.policy.hosted import hosted_sentences
-from perpetune.policy.promotion import (
-    PairedEvidence,
-    PromotionEvidence,
-    Rival,
-    harms,
-    least_rows,
-    rules_for_costs,
-    should_promote,
-)
+from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidence, Rival
+from perpetune.policy.promotion.gate import should_promote
+from perpetune.policy.promotion.harms import harms
+from perpetune.policy.promotion.hosted import hosted_sentences
+from perpetune.policy.promotion.rules import least_rows, rules_for_costs
 from perpetune.policy.verdict import Verdict
 from perpetune.policy.wording import interval, points
 from perpetune.statistics.power import labels_to_collect, rows_to_tell

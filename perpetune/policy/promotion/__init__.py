@@ -1,0 +1,1 @@
+"""The promotion gate: from evidence to a verdict on a challenger."""
