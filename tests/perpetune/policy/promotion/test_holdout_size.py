@@ -10,7 +10,7 @@ from perpetune.params import Params, load_params
 from perpetune.policy.promotion.holdout_size import DISCORDANCE, Holdouts, holdout_warnings
 from perpetune.statistics.power import power_of, rows_needed
 
-PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
+PARAMS = load_params(Path(__file__).parents[4] / "params.yaml")
 
 
 def with_settings(**changes: Mapping[str, Any]) -> Params:
