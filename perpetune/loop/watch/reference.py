@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -82,7 +83,14 @@ def scored_by_cost(workspace: Workspace, recorded: Sequence[RecordedAnswer]) -> 
 def _rows_at_hand(workspace: Workspace) -> dict[str, Example]:
     """All rows of the splits by id: a row of the recent holdout may be in another one since."""
     paths = [workspace.root / REFERENCE / "reference.jsonl", *map(workspace.split, SPLIT_NAMES)]
-    return {row.id: row for path in paths if path.is_file() for row in read_jsonl(path, Example)}
+    stats = [(path, path.stat()) for path in paths if path.is_file()]
+    return _rows_of(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
+
+
+@lru_cache(maxsize=1)
+def _rows_of(files: tuple[tuple[Path, int, int], ...]) -> dict[str, Example]:
+    """The rows of files as they were at that time and size: a trial asks for them every few seconds."""
+    return {row.id: row for path, _, _ in files for row in read_jsonl(path, Example)}
 
 
 def missing_answers(champion: Version, run_id: str, system: str) -> PerpetuneError:

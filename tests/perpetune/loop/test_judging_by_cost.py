@@ -10,10 +10,11 @@ import pytest
 
 from perpetune.errors import PerpetuneError
 from perpetune.loop.rollout.trial import check_trial, start_trial
+from perpetune.loop.watch.reference import scored_by_cost
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.writes import add_feedback, record_rows
-from perpetune.records import Example, Feedback, Prediction, Shadow, write_jsonl
+from perpetune.records import Example, Feedback, Prediction, RecordedAnswer, Shadow, write_jsonl
 from perpetune.tracking import registry
 from perpetune.tracking.runs import find_run, log_text
 
@@ -73,6 +74,16 @@ def test_without_the_rows_of_the_record_a_check_says_so(watched: Open) -> None:
     world.traffic(version, 0.9)
     with pytest.raises(PerpetuneError, match="none of the rows that the champion was evaluated on is in the data"):
         world.checked()
+
+
+def test_answers_are_judged_by_the_rows_of_today(watched: Open) -> None:
+    world = watched(promote=COSTS)
+    hold_out(world)
+    recorded = [RecordedAnswer(id="f0", holdout="frozen", output="good", confidence=0.9, score=1.0)]
+    assert scored_by_cost(world.workspace, recorded)[0].score == 1
+    corrected = Example(id="f0", group="f0", input="well 0", output="bad", source="test")
+    write_jsonl(world.workspace.split("frozen"), [corrected])
+    assert scored_by_cost(world.workspace, recorded)[0].score == 0
 
 
 @pytest.mark.parametrize(("promote", "outcome"), [({}, "promote"), (COSTS, "abort")])
