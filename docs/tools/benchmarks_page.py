@@ -44,7 +44,14 @@ ABOUT = {
     "mix": ("Recent traffic with replay", "412 old and 200 recent rows, one training each"),
     "recipe": ("What the defaults achieve", "300 rows, one training each; 60 beside the base with examples"),
     "replay": ("Policies on recorded streams", "5 x 2,400, 1,884 and 5 x 2,000 requests"),
-    "scale-sqlite": ("Growth with requests and versions", "a median of three, a year of made requests, 1% labelled"),
+    "scale-postgresql": (
+        "Growth with requests and versions: PostgreSQL",
+        "a median of three, a year of made requests, 1% labelled",
+    ),
+    "scale-sqlite": (
+        "Growth with requests and versions: SQLite",
+        "a median of three, a year of made requests, 1% labelled",
+    ),
     "gateway-cost": ("Cost of a request in the gateway: two cores", "1,600 requests, three rounds"),
     "gateway-cost-own-cores": (
         "Cost of a request in the gateway: a core for each process",
