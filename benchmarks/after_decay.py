@@ -20,8 +20,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from promotions import Answers, Draw, Scenario, Verdicts, drawn, simulate
-from record import Claim, write
+from shared.promotions import Answers, Draw, Scenario, Verdicts, drawn, simulate
+from shared.record import Claim, write
 
 from perpetune.params import load_params
 

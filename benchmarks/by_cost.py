@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from promotions import ratio_with_interval
-from record import Claim, write
+from shared.promotions import ratio_with_interval
+from shared.record import Claim, write
 
 from perpetune.evaluation.scores.mistake_costs import MistakeCosts
 from perpetune.loop.rollout.replay import MOST_ROWS

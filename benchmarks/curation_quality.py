@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
-from found_by_steps import WORD_CHANGES, Ratio, found_by_steps, pairs_by_cells
 from numpy.typing import NDArray
-from quality_data import (
+from shared.found_by_steps import WORD_CHANGES, Ratio, found_by_steps, pairs_by_cells
+from shared.quality_data import (
     CHOOSING_SEED,
     INTENTS,
     SEED,
@@ -47,8 +47,8 @@ from quality_data import (
     limited,
     shown_on,
 )
-from record import RESULTS, Claim, write
-from tenths import (
+from shared.record import RESULTS, Claim, write
+from shared.tenths import (
     ALL,
     CURATED,
     LANGUAGE_MODEL,

@@ -35,9 +35,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import record
-from made_rows import MadeRow, made_rows, write_rows
-from record import Claim, write
+from shared import record
+from shared.made_rows import MadeRow, made_rows, write_rows
+from shared.record import Claim, write
 
 ROOT = Path(__file__).parents[1]
 QUALITY = ("label_errors", "select")

@@ -17,13 +17,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import alarms
-import label_streams
 import numpy as np
 import numpy.typing as npt
-from alarms import ADWIN, CHUNKS, CUSUM, DDM, DELTAS, EVERY, EVIDENTLY, OURS, PAGE_HINKLEY, Method, Numbers
-from label_streams import ACCURACY, PER_DAY, Source, Stream
-from record import Claim, write
+from shared import alarms, label_streams
+from shared.alarms import ADWIN, CHUNKS, CUSUM, DDM, DELTAS, EVERY, EVIDENTLY, OURS, PAGE_HINKLEY, Method, Numbers
+from shared.label_streams import ACCURACY, PER_DAY, Source, Stream
+from shared.record import Claim, write
 
 from perpetune.monitoring.detector_state import LOTS, early_run_length
 from perpetune.params import WatchParams, load_params

@@ -4,7 +4,7 @@
 
 Measured here: the gate on its holdouts (answers of a champion and a challenger are simulated, and the product's tests,
 slices and gate decide; "A/A" compares a model with itself; then real answers of SmolLM2 to product reviews, with rows drawn
-with replacement), graded scores of which few lose much, and holdouts that decide for a year (holdout_reuse.py). The claims
+with replacement), graded scores of which few lose much, and holdouts that decide for a year (shared/holdout_reuse.py). The claims
 of few_labels.py (few, biased, dependent and wrong labels) and decay.py (false alarms and delays on such labels) are
 collected from their last results.
 """
@@ -20,13 +20,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import holdout_reuse
 import numpy as np
-from holdout_reuse import WEEKS, Creep, Year
-from promotions import OUTCOMES, Scenario, Verdicts, drawn, ratio_with_interval, simulate
-from promotions import resampled as resampled_rows
-from real_answers import Answered, real_answers
-from record import RESULTS, Claim, write
+from shared import holdout_reuse
+from shared.holdout_reuse import WEEKS, Creep, Year
+from shared.promotions import OUTCOMES, Scenario, Verdicts, drawn, ratio_with_interval, simulate
+from shared.promotions import resampled as resampled_rows
+from shared.real_answers import Answered, real_answers
+from shared.record import RESULTS, Claim, write
 
 from perpetune.evaluation.evidence import paired_evidence
 from perpetune.evaluation.slices import Slice

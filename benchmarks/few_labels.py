@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from promotions import drawn, ratio_with_interval
-from record import Claim, write
+from shared.promotions import drawn, ratio_with_interval
+from shared.record import Claim, write
 
 from perpetune.evaluation.evidence import paired_evidence
 from perpetune.evaluation.slices import Slice

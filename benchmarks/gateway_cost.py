@@ -35,8 +35,8 @@ from typing import Any
 import httpx
 import psutil
 from aiohttp import web
-from load import Target, drive
-from record import Claim, write
+from shared.load import Target, drive
+from shared.record import Claim, write
 
 from perpetune.params import load_params
 from perpetune.runtime.processes import answers, free_ports

@@ -43,7 +43,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, Claim, write
+from shared.record import RESULTS, Claim, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # perpetune need not be installed on the GPU machine
 

@@ -30,9 +30,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from record import RESULTS, Claim, write
 from scipy.sparse import csr_array
 from scipy.stats import gamma
+from shared.record import RESULTS, Claim, write
 
 from perpetune.classifiers.encoder import load_encoder
 from perpetune.monitoring.evidently_report import dataset

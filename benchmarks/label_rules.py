@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from record import Claim, write
+from shared.record import Claim, write
 
 from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
 from perpetune.rules.combine import combine, majority

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from record import Claim, write
+from shared.record import Claim, write
 from sqlalchemy import Engine, text
 
 from perpetune.prediction_log.answers.trial_outcomes import outcomes_of, shadow_outcomes

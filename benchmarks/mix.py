@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from record import Claim, write
+from shared.record import Claim, write
 
 if TYPE_CHECKING:
     from perpetune.curation.splitting.splits import Splits

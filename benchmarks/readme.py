@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS
+from shared.record import RESULTS
 
 from perpetune.statistics.estimate import wilson
 

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from record import RESULTS, Claim, write
+from shared.record import RESULTS, Claim, write
 
 if TYPE_CHECKING:
     from perpetune.output_schema import Schema

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from recipe import banking
-from record import RESULTS, Claim, write
+from shared.record import RESULTS, Claim, write
 
 from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
 from perpetune.demo.data import CLEAR, SEED, divide

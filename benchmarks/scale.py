@@ -30,8 +30,8 @@ from typing import Literal
 import psutil
 import yaml
 from log_queries import TASK, empty, fill, require_empty
-from many_versions import make_versions
-from record import RESULTS, Claim, write
+from shared.many_versions import make_versions
+from shared.record import RESULTS, Claim, write
 from sqlalchemy import Engine, select, text
 
 from perpetune.curation.running.layout import REFERENCE

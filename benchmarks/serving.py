@@ -22,12 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from load import ClientRequest, Target, drive
-from record import Claim, write
+from shared.load import ClientRequest, Target, drive
+from shared.record import Claim, write
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from shared.stage import Stage
 
 PARTS = ("overhead", "swaps")
 CLIENTS = (1, 8, 64)
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def _overhead(asked: argparse.Namespace, prompts: Sequence[str]) -> list[Claim]:
-    from stage import stage
+    from shared.stage import stage
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
@@ -86,7 +86,7 @@ def _overhead(asked: argparse.Namespace, prompts: Sequence[str]) -> list[Claim]:
 
 
 def _swaps(asked: argparse.Namespace, prompts: Sequence[str]) -> list[Claim]:
-    from stage import stage
+    from shared.stage import stage
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="serving-") as folder:
@@ -152,7 +152,7 @@ def _prompts(assets: Path, count: int) -> list[str]:
 
 def overhead(ready: Stage, prompts: Sequence[str], rounds: int, requests: int) -> list[Turn]:
     """Measure both targets alternately. Direct requests use the name that the gateway gave the champion's adapter."""
-    from stage import INSTRUCTION, MAX_TOKENS, TASK, adapter_in
+    from shared.stage import INSTRUCTION, MAX_TOKENS, TASK, adapter_in
 
     targets = (
         Target("direct", ready.vllm, adapter_in(ready.vllm), INSTRUCTION),
@@ -205,7 +205,7 @@ def _print(turn: Turn) -> None:
 
 def references(ready: Stage, prompts: Sequence[str]) -> dict[str, list[str]]:
     """Each version's answer to each prompt, from vLLM directly."""
-    from stage import INSTRUCTION, MAX_TOKENS, reference
+    from shared.stage import INSTRUCTION, MAX_TOKENS, reference
 
     expected: dict[str, list[str]] = {}
     for version, adapter in ready.adapters.items():
@@ -220,7 +220,7 @@ def swaps(
     ready: Stage, prompts: Sequence[str], requests: int, count: int, rollbacks: int
 ) -> tuple[list[Change], list[ClientRequest]]:
     """Drive the gateway while the champion changes every so many requests."""
-    from stage import MAX_TOKENS, TASK
+    from shared.stage import MAX_TOKENS, TASK
 
     plan = _plan(list(ready.adapters), count, rollbacks)
     due = [round(requests * (position + 1) / (len(plan) + 1)) for position in range(len(plan))]
@@ -269,7 +269,7 @@ def _plan(versions: Sequence[str], count: int, rollbacks: int) -> list[tuple[str
 
 def _change(ready: Stage, kind: str, version: str) -> Change:
     import httpx
-    from stage import TASK
+    from shared.stage import TASK
 
     from perpetune.tracking import registry
 

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from record import Claim, write
+from shared.record import Claim, write
 
 if TYPE_CHECKING:
     from perpetune.model.base import Base

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from promotions import drawn, ratio_with_interval
-from record import Claim, write
+from shared.promotions import drawn, ratio_with_interval
+from shared.record import Claim, write
 
 from perpetune.monitoring.trial_evidence import quality_of_disagreements, quality_of_groups
 from perpetune.monitoring.trial_lot import wanted_propensity

@@ -15,8 +15,8 @@ import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from promotions import ratio_with_interval
-from record import Claim, write
+from shared.promotions import ratio_with_interval
+from shared.record import Claim, write
 
 from perpetune.policy.ignorable import LEVEL, PART
 from perpetune.statistics.selection_bias import bias_by_confidence, bias_by_lot, pooled

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
-from record import RESULTS, Claim, write
+from shared.record import RESULTS, Claim, write
 
 from perpetune.curation.readers.reviews import find_wheel, labelled, product_examples, rated_sentences
 from perpetune.demo.data import CLEAR, SEED, divide

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import record
+from shared import record
 
 from chaos.report import Report, RoundResult
 
@@ -15,7 +15,7 @@ NAME, ROUNDS = "chaos", 100
 
 
 def write(report: Report, folder: Path) -> Path:
-    """`chaos.json` in the folder, in the form of benchmarks/record.py."""
+    """`chaos.json` in the folder, in the form of benchmarks/shared/record.py."""
     details = {
         "seed": report.seed,
         "postgres": report.postgres,

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import spoiled
-from quality_data import Data
+from shared import spoiled
+from shared.quality_data import Data
 
 from perpetune.curation.quarantine import in_order
 from perpetune.curation.steps.clean import clean

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import spoiled
+from shared import spoiled
 
 from perpetune.curation.duplicates.by_meaning import with_pairs
 from perpetune.curation.duplicates.near import near_duplicates

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import spoiled
+from shared import spoiled
 
 from perpetune.curation.readers.reviews import find_wheel, labelled, rated_sentences
 from perpetune.curation.readers.row import example_of

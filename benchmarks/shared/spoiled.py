@@ -12,7 +12,7 @@ from perpetune.curation.readers.reviews import find_wheel, product_examples
 from perpetune.curation.readers.row import example_of
 from perpetune.records import Example
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "helpers"))
 
 from near_duplicate_kinds import KINDS as KINDS
 
