@@ -14,8 +14,9 @@ from perpetune.errors import PerpetuneError
 from perpetune.model.adapters import ADAPTER, WHOLE
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job
-from perpetune.training.launch import launch, process_count
+from perpetune.training.job_files import Job
+from perpetune.training.launch import launch
+from perpetune.training.processes import process_count
 from perpetune.training.trainer import Progress, Trained
 
 pytestmark = pytest.mark.slow

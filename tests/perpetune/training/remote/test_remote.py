@@ -19,7 +19,7 @@ from perpetune.flows.remote_training.this_machine import ThisMachine
 from perpetune.model.adapters import ADAPTER
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job, write_job
+from perpetune.training.job_files import Job, write_job
 from perpetune.training.launch import launch
 from perpetune.training.remote.client import Patience, train_remotely
 from perpetune.training.remote.store import JobStore
