@@ -76,6 +76,7 @@ def lay_out(root: Path, tiny_folder: Path, new_mlflow_store: Callable[[Path], st
         split={"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
         train=TRAIN,
         label_errors={"action": "off"},  # its imports take as long as all other stages
+        private={"mode": "off"},
         evaluate={"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None},
     )
     shutil.copy(ROOT / "dvc.yaml", root)
