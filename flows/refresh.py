@@ -44,14 +44,8 @@ def refresh(
     from perpetune.flows.release import decide_on_disagreements, finish, put_into_service, settle_approvals
     from perpetune.loop.approve import waiting_version
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN, timed
-    from perpetune.tasks.answer_traffic import answer_traffic
-    from perpetune.tasks.assess import assess
     from perpetune.tasks.curate import curate, log_data, nothing_new
-    from perpetune.tasks.decide import decide, register
     from perpetune.tasks.events import emit
-    from perpetune.tasks.fine_tune import fine_tune
-    from perpetune.tasks.plan import compare, plan
-    from perpetune.tasks.track import tracked
 
     workspace = open_workspace()
     print(one_line(f"reason: {reason}"))
@@ -78,6 +72,14 @@ def refresh(
         return "unchanged"
     if until == "curate":
         return "curated"
+    # Here begins what computes: a refresh that has ended above loads no model library.
+    from perpetune.tasks.answer_traffic import answer_traffic
+    from perpetune.tasks.assess import assess
+    from perpetune.tasks.decide import decide, register
+    from perpetune.tasks.fine_tune import fine_tune
+    from perpetune.tasks.plan import compare, plan
+    from perpetune.tasks.track import tracked
+
     with tracked(workspace, "refresh", trigger, reason, curated.version, ends=until is None) as run:
         log_data(workspace, run, curated)
         planned = plan(workspace, run, curated)

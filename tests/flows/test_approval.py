@@ -23,7 +23,7 @@ from command_line import perpetune
 from mlflow.tracking import MlflowClient
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.logging.handlers import APILogHandler
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Crashed
 from waiting import eventually
@@ -97,7 +97,7 @@ def workspace(
                 for deployment in deployments(opened.params):
                     deployment.apply()
             yield opened
-            APILogHandler.flush()  # what the flows of this process said, while the server still takes it
+            APILogWorker.drain_all()  # what the flows of this process said, while the server still takes it
 
 
 @pytest.fixture(scope="module")
@@ -429,11 +429,15 @@ def test_without_a_response_the_version_is_rejected(workspace: Workspace, runnin
 
 # The refresh itself, in a workspace without data: it would fail if it went on to train. It is killed at an alias.
 KILLED = """
-import os, signal
+import os, signal, sys
 from mlflow.tracking import MlflowClient
 from perpetune.flows.refresh import refresh
 
-MlflowClient.set_registered_model_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+def kill(*_):
+    print("TORCH", "torch" in sys.modules, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+MlflowClient.set_registered_model_alias = kill
 refresh(reason="a test")
 """
 
@@ -450,6 +454,7 @@ def test_the_next_refresh_carries_out_what_a_killed_one_had_decided(workspace: W
     command = [sys.executable, "-c", KILLED]
     child = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, timeout=240)
     assert child.returncode == -signal.SIGKILL, child.stderr
+    assert "TORCH False" in child.stderr, "what trains is not loaded until something is trained"
     assert MlflowClient().get_run(run).info.status == "RUNNING"
     assert MlflowClient().get_registered_model("colours").aliases.get("champion") != int(version)
     with inside(workspace):
