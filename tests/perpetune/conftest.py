@@ -107,7 +107,18 @@ def twice(
         write_rows(workspace.root, FILLERS, fire="blue")
         one_pass(workspace, "decay", "the champion scores 20 points less")
 
-    root = copied(once(tmp_path_factory, "twice", make), tmp_path_factory.mktemp("twice") / "workspace")
+    return copy_of(once(tmp_path_factory, "twice", make), tmp_path_factory.mktemp("twice") / "workspace")
+
+
+@pytest.fixture
+def twice_again(twice: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of it for a test that changes it."""
+    return copy_of(twice.root, tmp_path / "workspace")
+
+
+def copy_of(workspace: Path, into: Path) -> Workspace:
+    """The copy, with MLflow connected to its store."""
+    root = copied(workspace, into)
     store = f"sqlite:///{root / 'mlflow.db'}"
     connect(store)
     return opened(root, store)

@@ -198,18 +198,8 @@ def test_a_log_on_postgresql(
 
 
 @pytest.mark.slow
-def test_a_champion_is_reproduced_from_a_backup(
-    tmp_path: Path,
-    new_loop_workspace: Callable[[Path], Workspace],
-    run_loop_once: Callable[[Workspace, str, str], str],
-) -> None:
-    root = tmp_path / "colours"
-    root.mkdir()
-    workspace = new_loop_workspace(root)
-    rows = [f"{filler} {thing},{colour}" for filler in ("a", "the", "say", "is it", "the a") for thing, colour in
-            (("sky", "blue"), ("sea", "blue"), ("grass", "green"), ("leaf", "green"), ("blood", "red"))]  # fmt: skip
-    (root / "mine.csv").write_text("\n".join(["input,output", *rows]) + "\n", encoding="utf-8")
-    version = run_loop_once(workspace, "manual", "a first model")
+def test_a_champion_is_reproduced_from_a_backup(tmp_path: Path, twice_again: Workspace) -> None:
+    workspace, root, version = twice_again, twice_again.root, "1"
     digest = registry.get("colours", version).tags["adapter.digest"]
     create_backup(workspace, str(tmp_path / "backup"), quiet)
 
