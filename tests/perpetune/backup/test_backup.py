@@ -36,8 +36,9 @@ def quiet(_line: str) -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, prediction: Callable[..., Prediction]) -> Workspace:
+def workspace(tmp_path: Path, prediction: Callable[..., Prediction], monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Settings, data, a log of three requests, a row in the spool, and files that are made again."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # that of a workspace which other tests share
     root = tmp_path / "workspace"
     for name, content in {
         "params.yaml": PARAMS,
