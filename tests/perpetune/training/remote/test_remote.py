@@ -208,6 +208,14 @@ def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         JobStore("nosuch://bucket/folder")
 
 
+@pytest.mark.parametrize("module", ["perpetune.flows.remote_training.__main__", "perpetune.training.remote.worker"])
+def test_who_passes_a_job_on_loads_neither_torch_nor_prefect(module: str) -> None:
+    """The launcher waits beside the flow and the worker beside the training, which need the memory."""
+    script = f"import sys, {module}; sys.exit(str({{'torch', 'prefect'}} & sys.modules.keys() or ''))"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert said.stderr.strip() == ""
+
+
 def test_this_machine_runs_the_worker(tmp_path: Path) -> None:
     service = ThisMachine()
     name = service.start(f"file://{tmp_path / 'empty'}")
