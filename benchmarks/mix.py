@@ -148,7 +148,8 @@ def _train_and_answer(
     rows: Sequence[Example], splits: Splits, params: Params, asked: argparse.Namespace
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     from perpetune.inference.predictor import load_predictor
-    from perpetune.training.job import Job, train_here
+    from perpetune.training.job import train_here
+    from perpetune.training.job_files import Job
 
     labels = sorted({row.output for row in rows})
     with tempfile.TemporaryDirectory() as folder:

@@ -196,7 +196,7 @@ def fine_tuned(
 ) -> Cell:
     from perpetune.inference.predictor import load_predictor
     from perpetune.loop.ensemble_training import launch_ensemble
-    from perpetune.training.job import Job
+    from perpetune.training.job_files import Job
 
     labels = sorted({output for _, output in train}) if task.labels else None
     with tempfile.TemporaryDirectory() as folder:

@@ -45,13 +45,7 @@ def refresh(
     from perpetune.loop.approve import waiting_version
     from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN, timed
     from perpetune.tasks.events import emit
-    from perpetune.tasks.refresh.answer_traffic import answer_traffic
-    from perpetune.tasks.refresh.assess import assess
     from perpetune.tasks.refresh.curate import curate, log_data, nothing_new
-    from perpetune.tasks.refresh.decide import decide, register
-    from perpetune.tasks.refresh.fine_tune import fine_tune
-    from perpetune.tasks.refresh.plan import compare, plan
-    from perpetune.tasks.refresh.track import tracked
 
     workspace = open_workspace()
     print(one_line(f"reason: {reason}"))
@@ -78,6 +72,14 @@ def refresh(
         return "unchanged"
     if until == "curate":
         return "curated"
+    # Here begins what computes: a refresh that has ended above loads no model library.
+    from perpetune.tasks.refresh.answer_traffic import answer_traffic
+    from perpetune.tasks.refresh.assess import assess
+    from perpetune.tasks.refresh.decide import decide, register
+    from perpetune.tasks.refresh.fine_tune import fine_tune
+    from perpetune.tasks.refresh.plan import compare, plan
+    from perpetune.tasks.refresh.track import tracked
+
     with tracked(workspace, "refresh", trigger, reason, curated.version, ends=until is None) as run:
         log_data(workspace, run, curated)
         planned = plan(workspace, run, curated)

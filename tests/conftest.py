@@ -24,7 +24,7 @@ from word_models import save_word_model
 from perpetune.model.base import Base, load_base
 from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job
+from perpetune.training.job_files import Job
 
 pytest_plugins = ["gateways", "workspaces"]
 

@@ -278,7 +278,8 @@ def _tuned(
 
     from perpetune.inference.predictor import load_predictor
     from perpetune.params import load_params
-    from perpetune.training.job import Job, train_here
+    from perpetune.training.job import train_here
+    from perpetune.training.job_files import Job
 
     torch.set_num_threads(asked.threads)
     params = load_params(Path("params.yaml"))

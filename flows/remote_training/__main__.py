@@ -15,7 +15,6 @@ from pathlib import Path
 from perpetune.errors import PerpetuneError
 from perpetune.flows.remote_training.kubeflow import Kubeflow
 from perpetune.flows.remote_training.options import add_environment, add_kubeflow_options, kubeflow_of, pairs
-from perpetune.flows.remote_training.prefect_pool import PrefectPool
 from perpetune.flows.remote_training.sagemaker import SageMaker
 from perpetune.flows.remote_training.this_machine import ThisMachine
 from perpetune.training.remote.client import Patience, Service, train_remotely
@@ -104,6 +103,9 @@ def _service(options: argparse.Namespace) -> Service:
             environment=pairs(options.env, "--env"),
         )
     if options.service == "prefect":
+        # Imported late: the other services do not need Prefect, which takes as long as all else.
+        from perpetune.flows.remote_training.prefect_pool import PrefectPool
+
         variables = {name: _value(text) for name, text in pairs(options.variable, "--variable").items()}
         return PrefectPool(options.pool, open_workspace().params.task.name, options.image, variables)
     if options.service == "kubeflow":

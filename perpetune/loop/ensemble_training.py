@@ -15,7 +15,7 @@ from perpetune.model.adapters import trained_digest
 from perpetune.model.release import POOL
 from perpetune.params import BaseParams
 from perpetune.records import Example, conversation
-from perpetune.training.job import Job
+from perpetune.training.job_files import Job
 from perpetune.training.launch import launch
 from perpetune.training.trainer import OnForecast, Report, Trained
 

@@ -22,7 +22,8 @@ from perpetune.settings import Settings
 from perpetune.tracking.runs import Run, log_metrics, log_params, read_run, system_metrics, tag
 from perpetune.tracking.training_curve import training_curve
 from perpetune.training.batches import encode_prompt
-from perpetune.training.job import TRAINED, Job, read_trained, write_trained
+from perpetune.training.job import read_trained, write_trained
+from perpetune.training.job_files import TRAINED, Job
 from perpetune.training.trainer import OnForecast, Progress, Report, Trained
 from perpetune.workspace import Workspace
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from perpetune.errors import PerpetuneError
 from perpetune.git import git
 from perpetune.params import TrainParams
-from perpetune.training.launch import process_count, torchrun
+from perpetune.training.processes import process_count, torchrun
 
 JOB = "perpetune/training/job.py"
 # The other side of a clone does not get the settings of this one.

@@ -37,7 +37,7 @@ from perpetune.reproduction.recorded_recipe import Recipe, recorded_recipe
 from perpetune.tracking import registry
 from perpetune.tracking.registry import Version
 from perpetune.tracking.runs import RunRecord, artifact, curve_of, read_run
-from perpetune.training.job import Job
+from perpetune.training.job_files import Job
 from perpetune.training.trainer import Progress, Report, Trained
 from perpetune.workspace import Workspace
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import norm
 
 from perpetune.statistics.estimate import Floats
 
@@ -35,9 +34,10 @@ def mean_bounds(differences: Floats, alpha: float, weights: Floats | None = None
 def equivalent_level(alpha: float) -> float:
     """The level of a normal test that needs about as many rows as betting does at `alpha`.
 
-    Betting at the best stake crosses 1/alpha at this many standard errors.
+    Betting at the best stake crosses 1/alpha at sqrt(-2 log alpha) standard errors, and the upper tail of a normal
+    variable at z is erfc(z / sqrt 2) / 2.
     """
-    return float(norm.sf(math.sqrt(-2 * math.log(alpha))))
+    return 0.5 * math.erfc(math.sqrt(-math.log(alpha)))
 
 
 def _lower(differences: Floats, alpha: float, weights: Floats | None) -> float:

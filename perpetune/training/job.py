@@ -10,58 +10,22 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
-from perpetune.generation.prompt_format import PromptFormat, prompt_format
 from perpetune.model.base import Base, load_base, load_tokenizer
 from perpetune.model.chat.chat_format import with_format
 from perpetune.model.loading import read_config
 from perpetune.model.weights import resolve, weight_files
-from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.batches import encode_all
 from perpetune.training.distributed import SINGLE_PROCESS, World, init_distributed, shutdown_distributed
+from perpetune.training.job_files import REFUSAL, TRAINED, Job
 from perpetune.training.memory_estimate import estimate_memory, refuse_if_too_small, shape_of
 from perpetune.training.trainer import Forecast, OnForecast, Progress, Report, Trained, train
 
-TRAINED = "trained.json"
-REFUSAL = "refused.json"  # the PerpetuneError that ended the training
-REFUSED = 3  # the exit status then
-
-
-class Job(BaseModel):
-    """A training run: data-independent settings and output folders. `labels` are those of a label head, None for none.
-
-    `prompt_date` is the day that the chat template takes for today; None for the real one.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base: BaseParams
-    assets: Path
-    instruction: str
-    params: TrainParams
-    adapter: Path
-    checkpoints: Path | None
-    labels: tuple[str, ...] | None = None
-    # Left out if None: the job may go to code that does not know it, to reproduce an old version.
-    prompt_date: date | None = Field(default=None, exclude_if=lambda given: given is None)
-
-    @property
-    def prompt_format(self) -> PromptFormat:
-        return prompt_format(self.base.chat_template_kwargs, self.prompt_date)
-
-
-def write_job(folder: Path, job: Job, train_rows: Sequence[Example], validation_rows: Sequence[Example]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("train", train_rows), ("validation", validation_rows)):
-        write_atomic(folder / f"{name}.jsonl", "".join(f"{row.model_dump_json()}\n" for row in rows))
-    write_atomic(folder / "job.json", job.model_dump_json())
+REFUSED = 3  # the exit status if a PerpetuneError ended the training
 
 
 def write_trained(folder: Path, trained: Trained) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from perpetune.errors import PerpetuneError
-from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.job import REFUSAL, Job, read_trained, train_here, write_job
+from perpetune.training.job import read_trained, train_here
+from perpetune.training.job_files import REFUSAL, Job, write_job
+from perpetune.training.processes import process_count, torchrun
 from perpetune.training.trainer import Forecast, OnForecast, Progress, Report, Trained
 
 
@@ -43,16 +41,6 @@ def launch(
         command = shlex.split(launcher) if launcher else torchrun(count)
         _follow([*command, "-m", "perpetune.training.job", str(folder)], folder, report, on_forecast)
         return read_trained(folder)
-
-
-def process_count(params: TrainParams) -> int:
-    """The number of processes; "auto" is one for each GPU, one without a GPU."""
-    return max(1, torch.cuda.device_count()) if params.processes == "auto" else params.processes
-
-
-def torchrun(count: int) -> list[str]:
-    """The torchrun command for so many processes on this machine."""
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
 
 
 def _follow(command: list[str], folder: Path, report: Report, on_forecast: OnForecast | None) -> None:

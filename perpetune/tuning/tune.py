@@ -34,8 +34,9 @@ from perpetune.tracking.runs import (
     read_run,
     tag,
 )
-from perpetune.training.job import Job
-from perpetune.training.launch import launch, process_count
+from perpetune.training.job_files import Job
+from perpetune.training.launch import launch
+from perpetune.training.processes import process_count
 from perpetune.training.recipe import explicit
 from perpetune.training.trainer import Progress
 from perpetune.tuning.plot import history

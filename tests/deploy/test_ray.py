@@ -17,7 +17,7 @@ import pytest
 from perpetune.errors import PerpetuneError
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job
+from perpetune.training.job_files import Job
 from perpetune.training.launch import launch
 from perpetune.training.trainer import Progress, Trained
 

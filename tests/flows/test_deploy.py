@@ -60,9 +60,7 @@ def workspace(
         seed_servers(opened, "prefect")
         with Supervisor(folder, opened.home / "logs", {}, print) as supervisor:
             supervisor.start(servers(opened, ports))
-            python(
-                "-m", "prefect", "work-pool", "create", "gpu", "--type", "kubernetes", "--base-job-template", str(POOL)
-            )
+            create_pool("gpu", "kubernetes", json.loads(POOL.read_text()))
             yield folder, supervisor, ports
 
 
@@ -72,9 +70,18 @@ def python(*arguments: str, folder: Path | None = None) -> str:
     return done.stdout
 
 
+def create_pool(name: str, type: str, template: dict[str, Any] | None = None) -> None:
+    """As `prefect work-pool create` does."""
+    ask("POST", "/work_pools/", {"name": name, "type": type, "base_job_template": template or {}})
+
+
+# A client reads the certificates of all authorities when it is made, which takes longer than a request.
+CLIENT = httpx.Client(timeout=30)
+
+
 def ask(method: str, path: str, body: object = None) -> Any:
     for _ in range(20):
-        answer = httpx.request(method, f"{os.environ['PREFECT_API_URL']}{path}", json=body)
+        answer = CLIENT.request(method, f"{os.environ['PREFECT_API_URL']}{path}", json=body)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:  # its database is locked for a moment
             break
         time.sleep(0.5)
@@ -108,7 +115,7 @@ def test_a_worker_of_a_pool_runs_in_the_workspace_itself(
 ) -> None:
     """Not in a copy of it: what a run leaves in .perpetune is there for the next. The flow fails, because MLflow is away."""
     folder, _, _ = workspace
-    python("-m", "prefect", "work-pool", "create", "here", "--type", "process")
+    create_pool("here", "process")
     python("-m", "perpetune.flows", "deploy", "--pool", "here", folder=folder)
     watch = ask("GET", "/deployments/name/watch/colours")
     # The pool's worker is a process of the team's own, which need not have the environment of ours.
@@ -129,7 +136,7 @@ def test_a_training_runs_in_a_pool_and_its_end_is_seen(
 ) -> None:
     """The flow, its command and how it ended; that the store holds no job is what the command finds."""
     folder, _, _ = workspace
-    python("-m", "prefect", "work-pool", "create", "trainers", "--type", "process")
+    create_pool("trainers", "process")
     pool = PrefectPool("trainers", "colours")
     with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
         run = pool.start(f"file://{tmp_path}/store")

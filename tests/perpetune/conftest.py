@@ -76,6 +76,7 @@ def lay_out(root: Path, tiny_folder: Path, new_mlflow_store: Callable[[Path], st
         split={"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
         train=TRAIN,
         label_errors={"action": "off"},  # its imports take as long as all other stages
+        private={"mode": "off"},
         evaluate={"few_shot_examples": 0, "bootstrap_samples": 100, "encoder": None},
     )
     shutil.copy(ROOT / "dvc.yaml", root)
@@ -106,7 +107,18 @@ def twice(
         write_rows(workspace.root, FILLERS, fire="blue")
         one_pass(workspace, "decay", "the champion scores 20 points less")
 
-    root = copied(once(tmp_path_factory, "twice", make), tmp_path_factory.mktemp("twice") / "workspace")
+    return copy_of(once(tmp_path_factory, "twice", make), tmp_path_factory.mktemp("twice") / "workspace")
+
+
+@pytest.fixture
+def twice_again(twice: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of it for a test that changes it."""
+    return copy_of(twice.root, tmp_path / "workspace")
+
+
+def copy_of(workspace: Path, into: Path) -> Workspace:
+    """The copy, with MLflow connected to its store."""
+    root = copied(workspace, into)
     store = f"sqlite:///{root / 'mlflow.db'}"
     connect(store)
     return opened(root, store)

@@ -15,7 +15,8 @@ from perpetune.model.release import ModelCard
 from perpetune.params import Params
 from perpetune.records import Example, conversation
 from perpetune.replay.models.learner import FittedModel, Reply
-from perpetune.training.job import TRAINED, Job, read_trained, write_trained
+from perpetune.training.job import read_trained, write_trained
+from perpetune.training.job_files import TRAINED, Job
 from perpetune.training.trainer import Progress
 from perpetune.workspace import Workspace
 

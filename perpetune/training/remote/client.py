@@ -16,7 +16,7 @@ from typing import Protocol
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.model.weights import SMALL_FILES, resolve, weight_files, weights_digest
-from perpetune.training.job import REFUSAL, TRAINED, Job
+from perpetune.training.job_files import REFUSAL, TRAINED, Job
 from perpetune.training.remote.store import JobStore
 
 POLL_SECONDS = 5.0

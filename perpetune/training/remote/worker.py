@@ -21,8 +21,8 @@ from typing import IO
 from perpetune.errors import PerpetuneError
 from perpetune.files import write_atomic
 from perpetune.params import BaseParams
-from perpetune.training.job import REFUSAL, TRAINED, Job
-from perpetune.training.launch import process_count, torchrun
+from perpetune.training.job_files import REFUSAL, TRAINED, Job
+from perpetune.training.processes import process_count, torchrun
 from perpetune.training.remote.store import JobStore
 
 SYNC_SECONDS = 5.0

@@ -36,8 +36,9 @@ def quiet(_line: str) -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, prediction: Callable[..., Prediction]) -> Workspace:
+def workspace(tmp_path: Path, prediction: Callable[..., Prediction], monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Settings, data, a log of three requests, a row in the spool, and files that are made again."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # that of a workspace which other tests share
     root = tmp_path / "workspace"
     for name, content in {
         "params.yaml": PARAMS,
@@ -198,18 +199,8 @@ def test_a_log_on_postgresql(
 
 
 @pytest.mark.slow
-def test_a_champion_is_reproduced_from_a_backup(
-    tmp_path: Path,
-    new_loop_workspace: Callable[[Path], Workspace],
-    run_loop_once: Callable[[Workspace, str, str], str],
-) -> None:
-    root = tmp_path / "colours"
-    root.mkdir()
-    workspace = new_loop_workspace(root)
-    rows = [f"{filler} {thing},{colour}" for filler in ("a", "the", "say", "is it", "the a") for thing, colour in
-            (("sky", "blue"), ("sea", "blue"), ("grass", "green"), ("leaf", "green"), ("blood", "red"))]  # fmt: skip
-    (root / "mine.csv").write_text("\n".join(["input,output", *rows]) + "\n", encoding="utf-8")
-    version = run_loop_once(workspace, "manual", "a first model")
+def test_a_champion_is_reproduced_from_a_backup(tmp_path: Path, twice_again: Workspace) -> None:
+    workspace, root, version = twice_again, twice_again.root, "1"
     digest = registry.get("colours", version).tags["adapter.digest"]
     create_backup(workspace, str(tmp_path / "backup"), quiet)
 

@@ -102,6 +102,7 @@ def trained(
     workspace = new_loop_workspace(root)
     settings = yaml.safe_load((root / "params.yaml").read_text())
     settings["fetch"]["sources"] = ["inbox", "traffic"]
+    del settings["private"]  # it looks as it does by default, and says what it found
     settings["evaluate"] |= {"few_shot_examples": 8, "encoder": tiny_encoder.model_dump(mode="json")}
     (root / "params.yaml").write_text(yaml.safe_dump(settings))
     workspace = replace(workspace, params=open_workspace(root).params)

@@ -22,7 +22,8 @@ from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer
 from perpetune.model.release import Release
 from perpetune.params import BaseParams, ServeParams, TrainParams
 from perpetune.records import Example, Message
-from perpetune.training.job import Job, train_here
+from perpetune.training.job import train_here
+from perpetune.training.job_files import Job
 from perpetune.training.trainer import Progress
 
 ASKED = ((Message(role="system", content="Say it."), Message(role="user", content="The battery lasts.")),)

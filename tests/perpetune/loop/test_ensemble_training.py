@@ -11,7 +11,7 @@ from perpetune.model.adapters import trained_digest
 from perpetune.model.release import POOL
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, Message
-from perpetune.training.job import Job
+from perpetune.training.job_files import Job
 
 pytestmark = pytest.mark.slow
 

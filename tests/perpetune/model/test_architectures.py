@@ -26,7 +26,8 @@ from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example, Message
 from perpetune.training.batches import Encoded, pack_rows
 from perpetune.training.decoder.fused import summed_loss, training_network
-from perpetune.training.job import Job, train_here
+from perpetune.training.job import train_here
+from perpetune.training.job_files import Job
 from perpetune.training.trainer import Forecast
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,8 @@ from perpetune.model.base import Base, load_base
 from perpetune.model.weights import weights_digest
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, Message
-from perpetune.training.job import Job, train_here
+from perpetune.training.job import train_here
+from perpetune.training.job_files import Job
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 LAYER = "model.layers.1.mlp.up_proj.weight"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,8 +22,6 @@ from perpetune.tracking import registry
 from perpetune.workspace import Workspace
 
 LATER = datetime.now(UTC) + timedelta(days=1000)
-THINGS = {"sky": "blue", "sea": "blue", "grass": "green", "leaf": "green", "blood": "red", "fire": "red"}
-FILLERS = ["a", "the", "say", "is it", "the a", "a the", "is a", "it is", "say a", "say the"]
 STAGES = """
 stages:
   splits:
@@ -133,24 +130,17 @@ def test_a_list_that_cannot_be_read_stops_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_champion_is_reproduced_after_all_else_has_gone(
-    tmp_path: Path, new_loop_workspace: Callable[[Path], Workspace], run_loop_once: Callable[[Workspace, str, str], str]
-) -> None:
+def test_a_champion_is_reproduced_after_all_else_has_gone(tmp_path: Path, twice_again: Workspace) -> None:
     """The champion is version 2. Version 1 never served, and the data in the workspace are newer than both."""
-    workspace = new_loop_workspace(tmp_path)
     wanted = RetentionParams(report_days=30, check_days=31, refresh_days=31, release_days=1, data_days=1)
-    workspace = replace(workspace, params=workspace.params.model_copy(update={"retention": wanted}))
-    rows = [f"{filler} {word},{colour}" for filler in FILLERS for word, colour in THINGS.items()]
-    source = tmp_path / "mine.csv"
-    source.write_text("\n".join(["input,output", *rows[:48]]) + "\n")
-    first = run_loop_once(workspace, "manual", "a first model")
-    source.write_text("\n".join(["input,output", *rows[:54]]) + "\n")
-    second = run_loop_once(workspace, "manual", "a second model")
+    workspace = replace(twice_again, params=twice_again.params.model_copy(update={"retention": wanted}))
+    first, second = "1", "2"
     registry.promote("colours", second)
     registry.tag_version("colours", first, {registry.STATE: "refused", "decision": "reject"})
     MlflowClient().delete_registered_model_alias("colours", "previous")
-    source.write_text("\n".join(["input,output", *rows]) + "\n")
-    dvc.reproduce(tmp_path)
+    with (workspace.root / "mine.csv").open("a") as source:
+        source.write("say it is a sky,blue\nsay it is a leaf,green\n")
+    dvc.reproduce(workspace.root)
 
     def cards() -> list[Path]:
         return list((workspace.home / "artifacts").rglob(CARD))
@@ -174,10 +164,10 @@ def test_a_champion_is_reproduced_after_all_else_has_gone(
     assert [each.version for each in registry.versions("colours")] == [second]
     assert len(cards()) == 1, "the adapter that never served is gone"
     with pytest.raises(PerpetuneError, match="neither in DVC's cache nor in its remote"):
-        dvc.checkout_splits(tmp_path, data[first], tmp_path / "gone")
+        dvc.checkout_splits(workspace.root, data[first], tmp_path / "gone")
     found = reproduce(workspace, second, lambda _: None, lambda _: None)
     assert found.comparison.verdict == "identical"
-    assert dvc.reproduce(tmp_path).version not in data.values()
+    assert dvc.reproduce(workspace.root).version not in data.values()
 
 
 @pytest.mark.slow

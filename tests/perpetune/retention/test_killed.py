@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ import sqlalchemy
 from mlflow.tracking import MlflowClient
 from postgres_server import postgres_server
 from sqlalchemy import func, select
-from waiting import eventually
 
 from perpetune.audit.entry import verify
 from perpetune.audit.store import entries
@@ -34,16 +33,29 @@ from perpetune.workspace import Workspace
 pytestmark = pytest.mark.slow
 
 NOW = datetime.now(UTC) + timedelta(days=1000)
-OLD, KEPT = 6_000, 100
+BATCH, BATCHES, KEPT = 500, 3, 100  # rows that one transaction deletes, how many of them are due, rows that stay
+OLD = BATCH * BATCHES
+# The process is killed inside the transaction of its second batch, when its rows are deleted and nothing is committed.
 PRUNE = """
+import os
+import signal
 import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+import sqlalchemy
 from perpetune.params import Params
 from perpetune.retention.prune import prune
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
+
+deletions = []
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "after_cursor_execute")
+def kill(connection, cursor, statement, *_):
+    deletions.extend([statement] if statement.startswith("DELETE FROM predictions") else [])
+    if len(deletions) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 root, params, settings, now = sys.argv[1:]
 workspace = Workspace(Path(root), Params.model_validate_json(params), Settings.model_validate_json(settings))
@@ -75,12 +87,12 @@ def test_a_killed_retention_goes_on(
         try:
             kept = _fill(log, prediction)
             checks = [_check() for _ in range(3)]
-            for left in (OLD * 3 // 4, OLD // 4):
-                _killed_when(workspace, partial(_has_fewer, log, left + KEPT))
-                assert _rows(log) > KEPT, "the kill came too late to interrupt anything"
+            for killed in (1, 2):
+                _kill_at_the_second_batch(workspace)
+                assert _rows(log) == OLD - killed * BATCH + KEPT, "the batch that was killed came back whole"
                 assert kept <= _ids(log)
             found = {each.name: each.count for each in prune(workspace, NOW, dry_run=False)}
-            assert 0 < found["rows of the prediction log"] < OLD // 4
+            assert found["rows of the prediction log"] == OLD - 2 * BATCH
             assert (_ids(log), _rows(log, feedback), _rows(log, label_requests)) == (kept, KEPT, 0)
             assert counts(log, "colours").versions == {"1": KEPT}, "the counts that triggers keep are those of the rows"
             assert _active_runs() == {checks[-1]}, "the newest check stays"
@@ -118,35 +130,18 @@ def _check() -> str:
     return run.id
 
 
-def _killed_when(workspace: Workspace, due: Callable[[], bool]) -> None:
-    """Run a retention in a process of its own, and kill it as soon as this is so."""
+def _kill_at_the_second_batch(workspace: Workspace) -> None:
+    """Run a retention in a process of its own, which dies there as by `kill -9`."""
     settings = workspace.settings.model_dump_json(by_alias=False)
-    command = [
-        sys.executable,
-        "-c",
-        PRUNE,
-        str(workspace.root),
-        workspace.params.model_dump_json(),
-        settings,
-        NOW.isoformat(),
-    ]
-    with subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ) as process:
-        try:
-            eventually(lambda: due() or process.poll() is not None, 120, every=0.002)
-            assert process.poll() is None, "the retention ended before it could be killed"
-        finally:
-            process.kill()
+    given = (str(workspace.root), workspace.params.model_dump_json(), settings, NOW.isoformat())
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", PRUNE, *given], env=path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def _rows(log: sqlalchemy.Engine, table: sqlalchemy.Table = predictions) -> int:
     with log.connect() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
-
-
-def _has_fewer(log: sqlalchemy.Engine, rows: int) -> bool:
-    return _rows(log) < rows
 
 
 def _ids(log: sqlalchemy.Engine) -> set[str]:

@@ -14,7 +14,8 @@ import pytest
 
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job, read_trained, write_job
+from perpetune.training.job import read_trained
+from perpetune.training.job_files import Job, write_job
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,9 @@ from perpetune.errors import PerpetuneError
 from perpetune.model.adapters import ADAPTER, WHOLE
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job
-from perpetune.training.launch import launch, process_count
+from perpetune.training.job_files import Job
+from perpetune.training.launch import launch
+from perpetune.training.processes import process_count
 from perpetune.training.trainer import Progress, Trained
 
 pytestmark = pytest.mark.slow
@@ -39,20 +40,20 @@ def run(job: Job, rows: list[Example], until: int | None = None) -> tuple[Traine
         return None, seen
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_two_processes_follow_the_loss_curve_of_one(
-    colour_job: Callable[[TrainParams, Path], Job],
-    train_params: TrainParams,
-    colour_rows: list[Example],
-    tmp_path: Path,
-    method: str,
-) -> None:
+@pytest.fixture
+def two_processes(train_params: TrainParams) -> TrainParams:
     """Batches of five rows: the two processes have unequal numbers of rows and micro-batches."""
-    params = train_params.model_copy(
-        update={"method": method, "epochs": 5.0, "batch_size": 5, "max_packed_tokens": 12, "learning_rate": 1e-3}
+    return train_params.model_copy(
+        update={"epochs": 5.0, "batch_size": 5, "max_packed_tokens": 12, "learning_rate": 1e-3, "processes": 2}
     )
-    one, alone = run(colour_job(params, tmp_path / "one"), colour_rows)
-    two, together = run(colour_job(params.model_copy(update={"processes": 2}), tmp_path / "two"), colour_rows)
+
+
+def curve_of_two(
+    job: Callable[[TrainParams, Path], Job], params: TrainParams, rows: list[Example], folder: Path
+) -> list[Progress]:
+    """What two processes report, once it is found to be what one reports."""
+    one, alone = run(job(params.model_copy(update={"processes": 1}), folder / "one"), rows)
+    two, together = run(job(params, folder / "two"), rows)
 
     assert one is not None
     assert two is not None
@@ -61,28 +62,36 @@ def test_two_processes_follow_the_loss_curve_of_one(
     assert (two.steps, two.best_step, two.tokens) == (one.steps, one.best_step, one.tokens)
     assert (two.devices, one.devices) == (2, 1)
     assert two.base_digest == one.base_digest
-    file = WHOLE if method == "full" else ADAPTER
+    file = WHOLE if params.method == "full" else ADAPTER
     ours, theirs = load_file(one.adapter / file), load_file(two.adapter / file)
     assert ours.keys() == theirs.keys()
     for name, weight in ours.items():
         assert (weight - theirs[name]).norm() <= 1e-2 * weight.norm() + 1e-6, name
+    return together
 
 
-def test_two_processes_go_on_from_their_checkpoint(
+def test_two_processes_follow_the_loss_curve_of_one_when_they_train_all_weights(
     colour_job: Callable[[TrainParams, Path], Job],
-    train_params: TrainParams,
+    two_processes: TrainParams,
     colour_rows: list[Example],
     tmp_path: Path,
 ) -> None:
-    params = train_params.model_copy(update={"epochs": 4.0, "processes": 2})
-    whole, curve = run(colour_job(params, tmp_path / "whole"), colour_rows)
-    broken = tmp_path / "broken"
-    _, before = run(colour_job(params, broken), colour_rows, until=4)
-    again, after = run(colour_job(params, broken), colour_rows)
+    assert curve_of_two(colour_job, two_processes.model_copy(update={"method": "full"}), colour_rows, tmp_path)
 
-    assert whole is not None
+
+def test_two_processes_follow_the_loss_curve_of_one_and_go_on_from_their_checkpoint(
+    colour_job: Callable[[TrainParams, Path], Job],
+    two_processes: TrainParams,
+    colour_rows: list[Example],
+    tmp_path: Path,
+) -> None:
+    curve = curve_of_two(colour_job, two_processes, colour_rows, tmp_path)
+    broken = colour_job(two_processes, tmp_path / "broken")
+    _, before = run(broken, colour_rows, until=4)
+    again, after = run(broken, colour_rows)
+
     assert again is not None
-    assert after[0].step > 1, "it went on instead of beginning anew"
+    assert after[0].step > 1, "it went on instead of beginning from the first step"
     assert after[0].step <= before[-1].step + 2
     wanted = {step.step: step.loss for step in curve}
     assert [step.loss for step in after] == pytest.approx([wanted[step.step] for step in after], rel=1e-5)

@@ -17,7 +17,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.batches import Encoded
-from perpetune.training.job import Job
+from perpetune.training.job_files import Job
 from perpetune.training.launch import launch
 from perpetune.training.memory_estimate import MemoryEstimate, estimate_memory, refuse_if_too_small, shape_of
 from perpetune.training.trainer import Forecast

@@ -140,6 +140,8 @@ task:
 base:
   model: path:BASE
 fetch: {sources: [mine.csv]}
+label_errors: {action: "off"}
+private: {mode: "off"}
 
 train:
   lora: {rank: 8, alpha: 16}

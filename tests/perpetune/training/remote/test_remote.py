@@ -19,7 +19,7 @@ from perpetune.flows.remote_training.this_machine import ThisMachine
 from perpetune.model.adapters import ADAPTER
 from perpetune.params import TrainParams
 from perpetune.records import Example
-from perpetune.training.job import Job, write_job
+from perpetune.training.job_files import Job, write_job
 from perpetune.training.launch import launch
 from perpetune.training.remote.client import Patience, train_remotely
 from perpetune.training.remote.store import JobStore
@@ -206,6 +206,14 @@ def test_a_worker_whose_client_is_gone_stops_and_deletes_the_rows(
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(PerpetuneError, match="nosuch://bucket"):
         JobStore("nosuch://bucket/folder")
+
+
+@pytest.mark.parametrize("module", ["perpetune.flows.remote_training.__main__", "perpetune.training.remote.worker"])
+def test_who_passes_a_job_on_loads_neither_torch_nor_prefect(module: str) -> None:
+    """The launcher waits beside the flow and the worker beside the training, which need the memory."""
+    script = f"import sys, {module}; sys.exit(str({{'torch', 'prefect'}} & sys.modules.keys() or ''))"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert said.stderr.strip() == ""
 
 
 def test_this_machine_runs_the_worker(tmp_path: Path) -> None:
