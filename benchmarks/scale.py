@@ -149,10 +149,7 @@ OPERATIONS = (
     Operation(
         "status",
         lambda task, number: read_status(task.workspace),
-        grows=(
-            ("requests", "counts the labels, and the requests of this month"),
-            ("versions", "counts the versions, and MLflow has no count but a list"),
-        ),
+        grows=(("requests", "counts the labels, and the requests of this month"),),
     ),
     Operation("explain", lambda task, number: gather(task.workspace, task.champion)),
     Operation(

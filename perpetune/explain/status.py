@@ -17,7 +17,7 @@ from perpetune.errors import NoDecision, PerpetuneError
 from perpetune.explain.month_costs import MonthCosts, month_costs, month_start
 from perpetune.loop.approve import PendingApproval, pending_approvals
 from perpetune.loop.label_rule import label_rule_at_hand, label_rule_of_rows
-from perpetune.loop.rollout.versions import NEWEST, newest_versions, system_of
+from perpetune.loop.rollout.versions import NEWEST, system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
 from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.loop.watch.refresh_history import device_hours_since
@@ -70,7 +70,7 @@ class VersionLine:
 class Status:
     """The state of one task. `serving` is None if no gateway answers; `open_label_requests` counts the labels that
     were requested and are not known yet, `urgent_labels` those that a suspected decay waits for. `versions` are the newest
-    and those with an alias; `older_versions` counts the rest. `check_failed`: the newest check ended without a verdict, and
+    and those with an alias; `has_older_versions`: there are more. `check_failed`: the newest check ended without a verdict, and
     `last_check` says why; `checks_missed` counts the checks that `watch.cron` has planned since it and that did not run.
     `unfinished` is a decision of a refresh that is not carried out.
 
@@ -98,7 +98,7 @@ class Status:
     unfinished: str | None = None
     next_steps: tuple[str, ...] = ()
     next_step: str | None = None
-    older_versions: int = 0
+    has_older_versions: bool = False
     hosted: str | None = None
     urgent_labels: int = 0
     requests_per_day: float | None = None
@@ -153,7 +153,7 @@ def read_status(workspace: Workspace, *, all_versions: bool = False) -> Status:
         alarms=_alarms(registry_part, log.found),
         unknown=tuple(f"{name}: {each}" for name, each in ((MLFLOW, fault), (LOG, log_fault)) if each),
         versions=registry_part.versions,
-        older_versions=registry_part.older,
+        has_older_versions=registry_part.has_older,
         champion=registry_part.champion,
         champion_since=registry_part.champion_since,
         next_steps=registry_part.steps,
@@ -252,7 +252,7 @@ class _Registry:
     """What MLflow knows of the task."""
 
     versions: tuple[VersionLine, ...] = ()
-    older: int = 0
+    has_older: bool = False
     champion: str | None = None
     champion_since: datetime | None = None
     check: _Check | None = None
@@ -274,15 +274,16 @@ def _read_registry(workspace: Workspace, mlflow: ServiceState, now: datetime, al
     use_mlflow(workspace)
     task = workspace.params.task.name
     complete_move(task)  # a killed process may have left one
-    aliases, found = registry.aliases_of(task), registry.versions(task)
-    lines, older = _versions(aliases, found, None if all_versions else NEWEST)
+    aliases = registry.aliases_of(task)
+    found, has_older = (registry.versions(task), False) if all_versions else registry.newest(task, NEWEST, aliases)
+    lines = _versions(aliases, found)
     champion = next((each for each in found if "champion" in aliases.get(each.version, ())), None)
     newest = {kind: _newest(workspace, kind) for kind in KINDS}
     check = _last_check(task, newest["watch"])
     step, steps = _next_check() if check and check.failed else _next(newest, lines)
     return _Registry(
         versions=lines,
-        older=older,
+        has_older=has_older,
         champion=champion.version if champion else None,
         champion_since=_since(champion),
         check=check,
@@ -383,12 +384,8 @@ def _newest(workspace: Workspace, kind: Kind) -> Decision | None:
     return decisions_of(workspace, version)[0] if kind == "refresh" and version is not None else decision
 
 
-def _versions(
-    aliases: Mapping[str, tuple[str, ...]], found: Sequence[Version], count: int | None
-) -> tuple[tuple[VersionLine, ...], int]:
-    """The newest versions, and how many are left out."""
-    shown = newest_versions(found, aliases, count)
-    lines = tuple(
+def _versions(aliases: Mapping[str, tuple[str, ...]], found: Sequence[Version]) -> tuple[VersionLine, ...]:
+    return tuple(
         VersionLine(
             each.version,
             aliases.get(each.version, ()),
@@ -399,9 +396,8 @@ def _versions(
             system_of(each.tags),
             _verdict(each.tags),
         )
-        for each in shown
+        for each in found
     )
-    return lines, len(found) - len(shown)
 
 
 def _verdict(tags: Mapping[str, str]) -> str:

@@ -31,8 +31,8 @@ def show_status(status: Status, console: Console, *, verbose: bool = False, all_
     versions = status.versions if verbose or all_versions else _most_important(status.versions)
     if versions:
         _print_table(_version_table(versions, verbose=verbose), console, whole=verbose)
-    if hidden := len(status.versions) - len(versions) + status.older_versions:
-        console.print(f"older versions: {hidden}, see `perpetune status --all`", markup=False)
+    if status.has_older_versions or len(versions) < len(status.versions):
+        console.print("older versions: `perpetune status --all`", markup=False)
     if status.services:
         _print_table(_service_table(status.services), console, whole=verbose)
     short = () if status.next_step is None else (status.next_step,)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -289,6 +289,20 @@ def _existing(task: str, version: str) -> Version | None:
 def versions(task: str) -> list[Version]:
     """All versions, newest first. It takes as long as there are many: a thousand are read in about a second."""
     return _search(task)
+
+
+def newest(task: str, count: int, besides: Collection[str] = ()) -> tuple[list[Version], bool]:
+    """The newest `count` versions and the numbers `besides`, newest first; and whether there are others.
+
+    It takes as long however many there are.
+    """
+    found = MlflowClient().search_model_versions(
+        f"name = '{task}'", max_results=count + len(besides) + 1, order_by=["version_number DESC"]
+    )
+    listed = {str(each.version): _version(task, each) for each in found[:count]}
+    older = [known for each in besides if each not in listed and (known := _existing(task, each))]
+    every = sorted([*listed.values(), *older], key=lambda each: int(each.version), reverse=True)
+    return every, any(str(each.version) not in besides for each in found[count:])
 
 
 def version_before(task: str, version: str) -> Version | None:

@@ -27,13 +27,6 @@ class VersionListing:
     verdict: str
 
 
-def newest_versions(
-    found: Sequence[Version], aliases: Mapping[str, tuple[str, ...]], count: int | None = NEWEST
-) -> list[Version]:
-    """The newest `count` versions, None for all, and older ones that have an alias; newest first, as `found` is."""
-    return [each for rank, each in enumerate(found) if count is None or rank < count or each.version in aliases]
-
-
 def list_versions(task: str) -> list[VersionListing]:
     """The newest versions and those with an alias, newest first."""
     aliases = registry.aliases_of(task)
@@ -45,7 +38,7 @@ def list_versions(task: str) -> list[VersionListing]:
             _score(each),
             each.tags.get("decision", "undecided"),
         )
-        for each in newest_versions(registry.versions(task), aliases)
+        for each in registry.newest(task, NEWEST, aliases)[0]
     ]
 
 

@@ -56,7 +56,7 @@ FULL = replace(
     champion="17",
     champion_since=NOW - timedelta(days=7, hours=3),
     versions=tuple(version(number, *(("champion",) if number == 17 else ())) for number in range(40, 10, -1)),
-    older_versions=10,
+    has_older_versions=True,
     last_check="2026-11-27 10:00 UTC: keep: 91.2% (88.0 to 94.1, n=312), " + "evidence 12 of 20,000, " * 5,
     planned={"check": NOW + timedelta(minutes=20), "refresh": NOW + timedelta(days=3)},
     alarms=tuple(f"alarm {number}" for number in range(9)),
@@ -99,7 +99,7 @@ def test_everything_is_on_one_screen() -> None:
         "48 wanted (12 urgent): `perpetune labels`; so far 45 by lot, 30 unasked",
         "1,000,000 predictions, 75 labelled, 16,700 requests a day this month",
         "$62.40 in November: training $1.20 (12.0 of 100 device hours), serving $61.20 (612 h)",
-        "older versions: 36, see `perpetune status --all`",
+        "older versions: `perpetune status --all`",
         "does not answer: `perpetune up` (http://127.0.0.1:4200)",
         "next: `perpetune labels`",
     ):
