@@ -173,7 +173,9 @@ def test_the_loop(world: World) -> None:
     assert decision.outcome == "retrain", decision.reasons
     eventually(lambda: "perpetune.model.decayed" in world.events(), every=1)
     with world.application.trickle(iter(shipping[70:] * 20), 0.5) as meanwhile:
-        started = eventually(lambda: [run for run in world.prefect.runs_of("refresh/desk") if "decay" in run.name], every=1)
+        started = eventually(
+            lambda: [run for run in world.prefect.runs_of("refresh/desk") if "decay" in run.name], every=1
+        )
         ended = world.prefect.follow(started[0], print)
         assert ended.state == "COMPLETED", ended.message
         newest = newest_decision(world.workspace, "refresh")[0].ids.model_version
