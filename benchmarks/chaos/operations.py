@@ -18,6 +18,7 @@ from perpetune.tracking import registry
 from perpetune.tracking.runs import MlflowError
 
 FLOW_SECONDS, COMMAND_SECONDS = 300.0, 120.0
+_BEGUN = ("PENDING", "RUNNING")  # the worker has taken it
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Operations:
         return self.draw.choice([*usual, "approve", "approve", "refuse"] if waits else usual)
 
     def run(self, name: str, over: Callable[[], bool]) -> str:
-        """How it ended. A flow run whose worker was killed is not waited for once `over`."""
+        """How it ended. A flow run that nothing works on, as after a kill, is not waited for once `over`."""
         try:
             return self._run(name, over)
         except (PerpetuneError, MlflowError) as fault:  # what it needed was broken
@@ -74,7 +75,7 @@ class Operations:
                 run = prefect.check(run)
             except PerpetuneError:
                 continue
-            if run.final or (over() and not self.world.processes["worker"].children() and run.state == "RUNNING"):
+            if run.final or (over() and not self.world.processes["worker"].children() and run.state in _BEGUN):
                 break
         return run.state.lower()
 

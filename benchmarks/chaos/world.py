@@ -75,8 +75,11 @@ class World:
 
 
 @contextmanager
-def running_world(folder: Path | None = None) -> Iterator[World]:
-    """All services, ready to answer with the first version, in a new folder; everything ends with the block."""
+def running_world(folder: Path | None = None, *, first_labels: int | None = None) -> Iterator[World]:
+    """All services, ready to answer with the first version, in a new folder; everything ends with the block.
+
+    A check starts the first refresh after so many labels; None for the usual number.
+    """
     before = dict(os.environ)
     with ExitStack() as stack:
         root = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos")))
@@ -84,7 +87,7 @@ def running_world(folder: Path | None = None) -> Iterator[World]:
         root.chmod(0o755)
         stack.callback(_set_environment, before)
         _set_environment(base_environment())
-        world = _build(root, stack)
+        world = _build(root, stack, first_labels)
         keeper = Keeper(world.processes)
         stack.callback(_end, world, keeper)
         _start(world, keeper)
@@ -110,7 +113,7 @@ def _end(world: World, keeper: Keeper) -> None:
         each.kill() if name in ("postgres", "worker") else each.terminate(5)
 
 
-def _build(root: Path, stack: ExitStack) -> World:
+def _build(root: Path, stack: ExitStack, first_labels: int | None) -> World:
     disks = {
         "workspace disk": Disk(root / "workspace", 600),
         "postgres disk": Disk(root / "postgres", 500),
@@ -120,7 +123,7 @@ def _build(root: Path, stack: ExitStack) -> World:
         stack.callback(disk.close)
     home, logs = disks["workspace disk"].folder, root / "logs"
     logs.mkdir()
-    _write_workspace(home, task.save_model(root / "base"))
+    _write_workspace(home, task.save_model(root / "base"), first_labels)
     names = [*BEHIND_PROXIES, "worker"]
     ports = free_ports(len(names) + len(BEHIND_PROXIES) + 1)
     direct = dict(zip(names, ports, strict=False))
@@ -139,11 +142,13 @@ def _build(root: Path, stack: ExitStack) -> World:
     return World(found, processes, proxies, disks, direct, prefect, around, library is not None)
 
 
-def _write_workspace(home: Path, base: Path) -> None:
+def _write_workspace(home: Path, base: Path, first_labels: int | None) -> None:
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     wanted = {**task.SETTINGS, "base": {"model": f"path:{base}", "revision": None}}
     for section, values in wanted.items():
         settings[section] = settings.get(section, {}) | values
+    if first_labels is not None:
+        settings["refresh"]["first_labels"] = first_labels
     (home / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     shutil.copy(ROOT / "dvc.yaml", home)
     rows = [row for desk in task.LABELS for row in task.questions(desk)[:70]]

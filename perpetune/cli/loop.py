@@ -56,8 +56,6 @@ def tune(
 
 def run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], verbose: bool, json_: bool) -> None:
     """Start a deployment, print its log, and exit as it did."""
-    from perpetune.cli.verdict_lines import run_as_json, unsaid
-    from perpetune.explain.status import decision_of
     from perpetune.runtime.prefect_api import Prefect
 
     out, logged = errors if json_ else console, list[str]()
@@ -75,6 +73,10 @@ def run_flow(flow: Literal["refresh", "watch"], parameters: dict[str, object], v
         prefect = Prefect(str(workspace.settings.prefect_api_url))
         run = prefect.start(f"{flow}/{workspace.params.task.name}", parameters)
         say(f"{run.name}: {run.url}")
+        # Imported meanwhile, not before: MLflow takes a second, which a run that is refused need not wait for.
+        from perpetune.cli.verdict_lines import run_as_json, unsaid
+        from perpetune.explain.status import decision_of
+
         ended = prefect.follow(run, pass_on)
         if fault := ended.fault():
             if json_:

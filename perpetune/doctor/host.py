@@ -90,7 +90,7 @@ def base_model(workspace: Workspace) -> Finding:
 def _free_memory() -> tuple[int, str]:
     import torch
 
-    from perpetune.training.memory_estimate import free_bytes
+    from perpetune.training.free_memory import free_bytes
 
     has_gpu = torch.cuda.is_available()
     return free_bytes(), f"the GPU ({torch.cuda.get_device_name()})" if has_gpu else "memory (there is no GPU)"

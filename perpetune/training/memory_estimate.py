@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -28,6 +27,7 @@ from perpetune.model.weights import first_line
 from perpetune.params import BaseParams, TrainParams
 from perpetune.training.batches import Encoded, batches, pack_rows, tree_size
 from perpetune.training.decoder.attention import BLOCK
+from perpetune.training.free_memory import free_bytes
 from perpetune.training.recipe import batch_size
 
 SAMPLE_STEPS = 200  # steps searched for the largest micro-batch
@@ -192,12 +192,6 @@ def _activations(shape: Shape, params: TrainParams, tokens: int, compute: int, o
     intermediate = compute * tokens * 6 * shape.inner
     logits = min(tokens, LOGIT_ROWS) * shape.words * (4 + compute)
     return kept + max(intermediate, logits)
-
-
-def free_bytes() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available)
 
 
 def refuse_if_too_small(memory: MemoryEstimate, base: BaseParams, shape: Shape, params: TrainParams) -> None:

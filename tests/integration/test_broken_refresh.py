@@ -46,9 +46,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "split": {"frozen": 0.3, "validation": 0.1, "min_train_rows": 5},
     "train": {
         "precision": "fp32",
-        "epochs": 40,
+        "epochs": 20,
         "max_example_tokens": 60,
-        "validations": 3,
+        "validations": 2,
         "checkpoint_seconds": 0.1,
         "lora": {"rank": 8, "alpha": 16, "dropout": 0.2, "target_modules": "all-linear"},
     },
@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "label_errors": {"action": "off"},
     "watch": {"cron": "0 0 29 2 *"},  # a scheduled check would be another run
 }
-STEPS_BEFORE_A_KILL = 30
+STEPS_BEFORE_A_KILL = 15
 
 
 def questions() -> list[Example]:

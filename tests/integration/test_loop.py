@@ -42,10 +42,17 @@ SETTINGS: dict[str, dict[str, object]] = {
     "fetch": {"sources": ["inbox", "traffic"]},
     "reference": {"min_recent": 15},
     "split": {"frozen": 0.3, "validation": 0.1, "recent": 0.4},
-    "train": {"precision": "fp32", "epochs": 10.0, "validations": 2, "validation_rows": 20, "learning_rate": 3e-3},
-    "evaluate": {"max_new_tokens": 8, "few_shot_examples": 2, "batch_tokens": 512},
-    "promote": {"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0},
-    "serve": {"poll_seconds": 0.5},
+    "train": {"precision": "fp32", "epochs": 5.0, "validations": 2, "validation_rows": 20, "learning_rate": 6e-3},
+    "label_errors": {"action": "off"},
+    "evaluate": {
+        "max_new_tokens": 8,
+        "few_shot_examples": 2,
+        "batch_tokens": 512,
+        "bootstrap_samples": 200,
+        "encoder": None,
+    },
+    "promote": {"margin": 0.2, "min_rows": 15, "max_forgetting": 2.0, "max_slowdown": None, "max_cost": None},
+    "serve": {"poll_seconds": 2.0},
     "watch": {"cron": "0 0 29 2 *", "window": 60, "min_rows": 20},
     "refresh": {"cooldown_minutes": 0, "new_labels": 0},
 }
@@ -136,7 +143,7 @@ def test_the_loop(world: World) -> None:
     write_jsonl(world.workspace.root / "start.jsonl", [*billing[:70], *technical[:70]])
     ingest(world.workspace.root / "start.jsonl", world.workspace.root / INBOX)
 
-    eventually(lambda: read_status(world.workspace).serving == "1")  # the prompted base, before any training
+    eventually(lambda: read_status(world.workspace).serving == "1", every=1)  # the prompted base, before any training
     world.run("refresh")
     decision, _ = newest_decision(world.workspace, "refresh")
     assert decision.outcome == "promote", decision.reasons
@@ -144,13 +151,13 @@ def test_the_loop(world: World) -> None:
     chosen = decision.ids.model_version
     assert chosen in ("2", "3")
     assert (world.alias("champion"), world.alias("previous")) == (chosen, "1")
-    eventually(lambda: read_status(world.workspace).serving == chosen)
+    eventually(lambda: read_status(world.workspace).serving == chosen, every=1)
     happened = {"perpetune.model.promoted", "perpetune.model.deployed", "perpetune.model.refreshed"}
-    eventually(lambda: set(world.events()) == happened)
+    eventually(lambda: set(world.events()) == happened, every=1)
     assert _scheduled(world) > 0
     if chosen != "2":
         promote_manually(world.workspace, "2", "the tuned model is what this is about")
-    eventually(lambda: read_status(world.workspace).serving == "2")
+    eventually(lambda: read_status(world.workspace).serving == "2", every=1)
     assert world.alias("challenger") is None
 
     known = world.application.send([*billing[70:100], *technical[70:100]])
@@ -164,9 +171,11 @@ def test_the_loop(world: World) -> None:
     world.run("watch")
     decision, _ = newest_decision(world.workspace, "watch")
     assert decision.outcome == "retrain", decision.reasons
-    eventually(lambda: "perpetune.model.decayed" in world.events())
+    eventually(lambda: "perpetune.model.decayed" in world.events(), every=1)
     with world.application.trickle(iter(shipping[70:] * 20), 0.5) as meanwhile:
-        started = eventually(lambda: [run for run in world.prefect.runs_of("refresh/desk") if "decay" in run.name])
+        started = eventually(
+            lambda: [run for run in world.prefect.runs_of("refresh/desk") if "decay" in run.name], every=1
+        )
         ended = world.prefect.follow(started[0], print)
         assert ended.state == "COMPLETED", ended.message
         newest = newest_decision(world.workspace, "refresh")[0].ids.model_version

@@ -1,6 +1,7 @@
 """`perpetune up` as people start it, in a process of its own: its output in a file, behind a proxy, with a password.
 
-Prefect asks for its CSRF token too, as some teams set it.
+Prefect asks for its CSRF token too, as some teams set it. The workspace serves another one: one gateway, one Prefect,
+one MLflow, and a worker for each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,12 +22,16 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import httpx
+import openai
 import psutil
 import pytest
+from command_line import perpetune
 from local_servers import QuietHandler, serve_until_exit
 from waiting import eventually
 from workspaces import write_params
 
+from perpetune.prediction_log.database import open_log
+from perpetune.prediction_log.queries import recent_predictions
 from perpetune.runtime.addresses import ADDRESSES, LOCK_FILE, WORKSPACE_ID, save_addresses, saved_addresses
 from perpetune.runtime.file_locks import acquire
 from perpetune.runtime.processes import free_ports
@@ -37,6 +42,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-c", "from perpetune.cli import app; app()")
 SERVICES = ("prefect", "mlflow", "gateway", "worker")
+TASKS = ("colours", "things")
 EVIL = "https://evil.example"
 USER = "admin:se cret"
 # Nothing listens there, as if this machine were looked for behind a company's proxy.
@@ -84,18 +90,23 @@ def stack(
     random_model: Callable[[Path, Sequence[str], int], Path],
     seed_servers: Callable[..., None],
 ) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("colours")
+    root = tmp_path_factory.mktemp("several")
     base = random_model(tmp_path_factory.mktemp("base"), ("system", "user", "assistant", "which", "colour"), 64)
-    write_params(
-        folder,
-        task={"name": "colours", "instruction": "which colour"},
-        base={"model": f"path:{base}", "revision": None},
-        train={"precision": "fp32"},
-        watch={"cron": "0 0 29 2 *"},
-    )
-    shutil.copy(ROOT / "dvc.yaml", folder)
+    for task in TASKS:
+        (root / task).mkdir()
+        write_params(
+            root / task,
+            task={"name": task, "instruction": "which colour"},
+            base={"model": f"path:{base}", "revision": None},
+            train={"precision": "fp32"},
+            watch={"cron": "0 0 29 2 *"},
+        )
+        shutil.copy(ROOT / "dvc.yaml", root / task)
+    folder = root / TASKS[0]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "PERPETUNE_"))
+    }
     environment |= {
         **BEHIND_A_PROXY,
         "PYTHONPATH": path,
@@ -108,14 +119,17 @@ def stack(
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PERPETUNE_HOME", raising=False)
         seed_servers(open_workspace(folder))
+        added = perpetune(folder, "serve", "add", f"../{TASKS[1]}")
+        assert added.exit_code == 0, added.output
     ports = dict(zip(SERVICES, free_ports(4), strict=True))
     options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     with (folder / "out.txt").open("wb") as out:
         process = subprocess.Popen([*COMMAND, "up", *options], cwd=folder, env=environment, stdout=out, stderr=out)
     stack = Stack(folder, process, ports, environment)
     try:
-        eventually(lambda: process.poll() is not None or "ready" in said(stack), seconds=300)
+        eventually(lambda: process.poll() is not None or "ready" in said(stack), seconds=400)
         assert process.poll() is None, said(stack)
+        eventually(lambda: is_ready(stack.url("gateway")), every=0.5)
         yield stack
     finally:
         process.terminate()
@@ -218,12 +232,33 @@ def test_no_name_of_another_site_that_points_here_is_answered(stack: Stack, serv
             assert client.get(stack.url(service) + path, headers={"host": host}).status_code == 200, host
 
 
+def test_both_answer_and_are_logged_where_they_live(stack: Stack) -> None:
+    assert f"worker-{TASKS[1]}: started" in said(stack)
+    ids = {}
+    with gateway_client(stack.url("gateway")) as client:
+        for task in TASKS:
+            for number in range(3):
+                asked = [{"role": "user", "content": f"{task} {number}"}]
+                answer = client.chat.completions.create(model=task, messages=asked)  # type: ignore[arg-type]
+                assert answer.model == f"{task}@1"
+                ids[task] = answer.id
+    rows = [{"request_id": ids[task], "score": 1} for task in TASKS]
+    given = httpx.post(f"{stack.url('gateway')}/v1/feedback", json=rows, timeout=10, trust_env=False)
+    assert given.json()["recorded"] == 2
+    for task in TASKS:
+        with closing(Log(stack.folder.parent / task)) as log:
+            eventually(lambda log=log, task=task: len(log.inputs(task)) == 3)  # type: ignore[misc]
+            assert sorted(log.inputs(task)) == [f"{task} {number}" for number in range(3)]
+
+
 def test_commands_work_behind_a_proxy_and_with_a_password(stack: Stack) -> None:
-    status = stack.perpetune(stack.folder, "status")
-    assert status.returncode == 0, status.stderr
-    assert "version 1, prompted base" in status.stdout and "the gateway serves it" in status.stdout
-    watch = stack.perpetune(stack.folder, "watch")
-    assert watch.returncode == 0, watch.stdout + watch.stderr
+    for task in TASKS:
+        watch = stack.perpetune(stack.folder.parent / task, "watch")
+        assert watch.returncode == 0, watch.stdout + watch.stderr
+        status = stack.perpetune(stack.folder.parent / task, "status")
+        assert status.returncode == 0, status.stderr
+        assert "version 1, prompted base" in status.stdout and "the gateway serves it" in status.stdout
+        assert "3 predictions" in status.stdout, status.stdout
     refused = stack.perpetune(stack.folder, "watch", PREFECT_SERVER_API_AUTH_STRING="admin:wrong")
     assert refused.returncode == 1
     assert "PREFECT_API_AUTH_STRING" in refused.stderr and "Traceback" not in refused.stderr
@@ -274,24 +309,46 @@ def test_a_run_whose_process_died_is_ended_and_told(stack: Stack, dead_run: str)
     assert f"{stack.url('prefect')}/runs/flow-run/{dead_run}" in alert["message"], "a link"
 
 
+def test_a_second_stack_for_the_served_one_is_refused(stack: Stack) -> None:
+    done = stack.perpetune(stack.folder.parent / TASKS[1], "up")
+    assert done.returncode == 1
+    assert f"`perpetune up` already runs here as process {stack.process.pid}" in done.stderr
+
+
 def test_a_port_out_of_range_is_wrong_usage(stack: Stack) -> None:
     for port in ("70000", "0", "-1", "many"):
         for service in (*SERVICES, "vllm"):
-            done = stack.perpetune(stack.folder, "up", f"--{service}-port", port)
-            assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+            done = perpetune(stack.folder, "up", f"--{service}-port", port)
+            assert (done.exit_code, type(done.exception)) == (2, SystemExit), done.output
 
 
 def test_a_closed_terminal_ends_it_with_all_services(stack: Stack) -> None:
-    """The last test: afterwards nothing runs."""
+    """Afterwards nothing runs."""
     started = psutil.Process(stack.process.pid).children(recursive=True)
-    assert len(started) >= 5
+    assert len(started) >= 6
     os.kill(stack.process.pid, signal.SIGHUP)
     time.sleep(0.2)
     os.kill(stack.process.pid, signal.SIGHUP)  # the shell and the kernel both send it
-    stack.process.wait(60)
+    assert stack.process.wait(60) == 0
     eventually(lambda: not any(runs(each) for each in started), seconds=30)
     assert "all services have stopped" in said(stack), "in good order"
-    assert not (stack.folder / ".perpetune" / ADDRESSES).exists()
+    for task in TASKS:
+        assert not (stack.folder.parent / task / ".perpetune" / ADDRESSES).exists()
+
+
+def test_the_gateway_runs_alone_until_a_signal(stack: Stack) -> None:
+    """The last test: with nothing but an MLflow that it starts itself."""
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [*COMMAND, "serve", "--port", str(port)]
+    with subprocess.Popen(command, cwd=stack.folder, env=stack.environment) as alone:
+        try:
+            eventually(lambda: alone.poll() is not None or is_ready(url), seconds=300, every=0.5)
+            with gateway_client(url) as client:
+                assert [model.id for model in client.models.list()] == ["colours", "colours@1", "things", "things@1"]
+        finally:
+            alone.terminate()
+        assert alone.wait(60) == 0
 
 
 def runs(process: psutil.Process) -> bool:
@@ -299,3 +356,27 @@ def runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=10, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def gateway_client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+class Log:
+    """The prediction log of a workspace, in its own folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = open_log(f"sqlite:///{folder / '.perpetune' / 'predictions.db'}")
+
+    def inputs(self, task: str) -> list[str]:
+        return [row.input for row in recent_predictions(self._log, task, limit=None)]
+
+    def close(self) -> None:
+        self._log.dispose()

@@ -181,7 +181,6 @@ def test_the_next_refresh_ends_it_wherever_it_was_killed(open_task: Callable[[],
         else:
             assert registry.get(task, "1").tags["answers"].endswith("/champion"), where
         assert unfinished_refresh(workspace) is None, where
-        assert read_status(workspace).unfinished is None
         assert audited(workspace) == [record_digest(decisions_of(workspace, "2")[0])], f"{where}: decided once"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +51,33 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.fixture(params=ARCHITECTURES)
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@dataclass(frozen=True)
+class Tiny:
+    """An architecture's random model: as transformers has it, and as the product answers with it. No test changes them."""
+
+    folder: Path
+    reference: Any
+    predictor: Predictor
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Made once for all tests of an architecture, which follow each other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = write_model(request.param, tmp_path_factory.mktemp("tiny"))
+        reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        return Tiny(folder, reference, Predictor(loaded(folder), 4096))
+
+
+@pytest.fixture
+def tiny(written: Tiny) -> Tiny:
     warnings.simplefilter("ignore")
-    return write_model(request.param, tmp_path)
+    return written
 
 
 def loaded(folder: Path) -> Base:
     return load_base(BaseParams(model=f"path:{folder}", revision=None), folder, "fp32")
-
-
-def reference(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def logits_of(model: Any, row: Sequence[int]) -> torch.Tensor:
@@ -113,8 +130,8 @@ def encoded(base: Base) -> list[Encoded]:
     ]
 
 
-def test_training_equals_transformers_row_by_row(folder: Path) -> None:
-    base = loaded(folder)
+def test_training_equals_transformers_row_by_row(tiny: Tiny) -> None:
+    base = loaded(tiny.folder)
     rows = encoded(base)
     model = trainable(base, "lora", LORA, 1)
     model.eval()
@@ -141,8 +158,8 @@ def test_training_equals_transformers_row_by_row(folder: Path) -> None:
         assert error <= 1e-3, f"{name}: {error}"
 
 
-def test_answers_equal_transformers_row_by_row(folder: Path) -> None:
-    model, predictor = reference(folder), Predictor(loaded(folder), 4096)
+def test_answers_equal_transformers_row_by_row(tiny: Tiny) -> None:
+    model, predictor = tiny.reference, tiny.predictor
     tokenizer = predictor.base.tokenizer
     with torch.inference_mode():
         answers = predictor.answer(None, CONVERSATIONS, LABELS, 8)
@@ -152,8 +169,8 @@ def test_answers_equal_transformers_row_by_row(folder: Path) -> None:
             assert list((answer.probabilities or {}).values()) == pytest.approx(wanted, abs=2e-5)
 
 
-def test_likelihoods_equal_transformers_row_by_row(folder: Path) -> None:
-    model, predictor = reference(folder), Predictor(loaded(folder), 4096)
+def test_likelihoods_equal_transformers_row_by_row(tiny: Tiny) -> None:
+    model, predictor = tiny.reference, tiny.predictor
     texts = [ScoredText(row.tokens, max(1, row.answer_from - 6)) for row in encoded(predictor.base)]
     found = predictor.mean_losses(None, texts)
     with torch.inference_mode():
@@ -164,8 +181,8 @@ def test_likelihoods_equal_transformers_row_by_row(folder: Path) -> None:
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_greedy_text_equals_transformers_row_by_row(folder: Path) -> None:
-    model, predictor = reference(folder), Predictor(loaded(folder), 4096)
+def test_greedy_text_equals_transformers_row_by_row(tiny: Tiny) -> None:
+    model, predictor = tiny.reference, tiny.predictor
     tokenizer = predictor.base.tokenizer
     answers = predictor.answer(None, CONVERSATIONS, None, 8)
     with torch.inference_mode():
@@ -201,9 +218,9 @@ def two_steps(train_params: TrainParams) -> TrainParams:
     return train_params.model_copy(update=update)
 
 
-def assert_as_in_transformers(answers: Sequence[Answer], folder: Path, adapter: Path, base: Base) -> None:
-    """The label probabilities are those of the adapter on a freshly loaded model, row by row."""
-    model = PeftModel.from_pretrained(reference(folder), adapter).eval()
+def assert_as_in_transformers(answers: Sequence[Answer], reference: Any, adapter: Path, base: Base) -> None:
+    """The label probabilities are those of the adapter on transformers' model, row by row."""
+    model = PeftModel.from_pretrained(copy.deepcopy(reference), adapter).eval()
     labels = [answer_tokens(base.tokenizer, one) for one in LABELS]
     with torch.inference_mode():
         for messages, answer in zip(CONVERSATIONS, answers, strict=True):
@@ -211,20 +228,20 @@ def assert_as_in_transformers(answers: Sequence[Answer], folder: Path, adapter: 
             assert list((answer.probabilities or {}).values()) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_a_trained_adapter_answers_as_in_transformers(folder: Path, two_steps: TrainParams, tmp_path: Path) -> None:
-    adapter = trained(folder, two_steps, tmp_path / "run", None)
-    predictor = Predictor(loaded(folder), 4096)
-    before = predictor.answer(None, CONVERSATIONS, LABELS, 8)
+def test_a_trained_adapter_answers_as_in_transformers(tiny: Tiny, two_steps: TrainParams, tmp_path: Path) -> None:
+    adapter = trained(tiny.folder, two_steps, tmp_path / "run", None)
+    before = tiny.predictor.answer(None, CONVERSATIONS, LABELS, 8)
+    predictor = Predictor(loaded(tiny.folder), 4096)
     predictor.load_adapter("trained", adapter)
     answers = predictor.answer("trained", CONVERSATIONS, LABELS, 8)
 
-    assert_as_in_transformers(answers, folder, adapter, predictor.base)
+    assert_as_in_transformers(answers, tiny.reference, adapter, predictor.base)
     assert [one.probabilities for one in answers] != [one.probabilities for one in before]
 
 
-def test_a_trained_label_head_answers(folder: Path, two_steps: TrainParams, tmp_path: Path) -> None:
-    adapter = trained(folder, two_steps, tmp_path / "run", LABELS)
-    predictor = Predictor(loaded(folder), 4096)
+def test_a_trained_label_head_answers(tiny: Tiny, two_steps: TrainParams, tmp_path: Path) -> None:
+    adapter = trained(tiny.folder, two_steps, tmp_path / "run", LABELS)
+    predictor = Predictor(loaded(tiny.folder), 4096)
     predictor.load_adapter("trained", adapter)
     together = predictor.answer("trained", CONVERSATIONS, LABELS, 8)
     for messages, answer in zip(CONVERSATIONS, together, strict=True):
@@ -248,7 +265,8 @@ def test_experts_are_adapted_if_they_are_named(name: str, two_steps: TrainParams
     predictor = Predictor(loaded(folder), 4096)
     predictor.load_adapter("trained", adapter)
     answers = predictor.answer("trained", CONVERSATIONS, LABELS, 8)
-    assert_as_in_transformers(answers, folder, adapter, predictor.base)
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    assert_as_in_transformers(answers, reference, adapter, predictor.base)
 
 
 @pytest.mark.parametrize("name", ["qwen3 moe", "gpt-oss"])

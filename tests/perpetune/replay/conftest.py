@@ -94,7 +94,7 @@ def changed(params: Params) -> Params:
     return Params.model_validate(values)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def turning() -> History:
     return stream(stable=800, turned=1600)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from command_line import perpetune
 from waiting import eventually
 
 from perpetune.curation.running.layout import REFERENCE
@@ -40,7 +39,7 @@ from perpetune.workspace import Workspace, open_workspace
 pytestmark = pytest.mark.slow
 
 Open = Callable[..., Any]
-USERS = 160
+USERS = 120
 
 
 @dataclass
@@ -48,7 +47,7 @@ class World:
     """A workspace with its gateway. `right` says which versions answer "good", which is right; others say "bad"."""
 
     workspace: Workspace
-    url: str
+    client: httpx.Client
     right: set[str]
     folder: Path
 
@@ -76,7 +75,7 @@ class World:
 
     def ask(self, user: str) -> dict[str, Any]:
         body = {"model": self.task, "messages": [{"role": "user", "content": "well?"}], "user": user}
-        answer = httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=30)
+        answer = self.client.post("/v1/chat/completions", json=body)
         answer.raise_for_status()
         return dict(answer.json())
 
@@ -87,11 +86,11 @@ class World:
             answer = self.ask(f"user {number}")
             outputs.append(answer["choices"][0]["message"]["content"])
             said = {"request_id": answer["id"], "label": "good"}
-            httpx.post(f"{self.url}/v1/feedback", json=said, timeout=30).raise_for_status()
+            self.client.post("/v1/feedback", json=said).raise_for_status()
         return outputs.count("good")
 
     def ready(self) -> dict[str, Any]:
-        return dict(httpx.get(f"{self.url}/readyz", timeout=30).json())
+        return dict(self.client.get("/readyz").json())
 
     def judged(self) -> Any:
         """The first verdict; what was asked may still be on its way into the log."""
@@ -133,7 +132,8 @@ def world(releases: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         thread.start()
         url = f"http://127.0.0.1:{address.getsockname()[1]}"
         monkeypatch.setenv("PERPETUNE_GATEWAY_URL", url)
-        yield World(open_workspace(workspace.root), url, right, tmp_path)
+        client = stack.enter_context(httpx.Client(base_url=url, timeout=30))
+        yield World(open_workspace(workspace.root), client, right, tmp_path)
         server.should_exit = True
         thread.join(timeout=20)
         assert not thread.is_alive(), "the gateway did not stop"
@@ -157,15 +157,14 @@ def test_a_good_canary_is_promoted_and_rolled_back_manually(world: World) -> Non
     assert (aliases(world), world.ready()["serving"]) == ([second, first, None], second)
     assert world.ask("anybody")["choices"][0]["message"]["content"] == "good"
 
-    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", "rollback", "--json"]
-    said = subprocess.run(command, cwd=world.workspace.root, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
+    said = perpetune(world.workspace.root, "rollback", "--json")
+    assert said.exit_code == 0, said.stderr
     went = json.loads(said.stdout)
     assert (went["rolled_back"], went["restored"], went["decision"]["outcome"]) == (second, first, "roll back")
     print(f"the gateway went back {went['seconds']:.3f} s after it was asked")
     assert world.ask("anybody")["choices"][0]["message"]["content"] == "bad"
     assert aliases(world) == [first, None, None]
-    again = httpx.post(f"{world.url}/v1/release/rollback", json={"task": world.task}, timeout=30)
+    again = world.client.post("/v1/release/rollback", json={"task": world.task})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_roll_back")
 
 
@@ -246,7 +245,6 @@ def test_there_is_no_rollback_to_a_version_that_does_no_better(world: World) -> 
     assert any("Version 1 is not shown to be better on the same inputs" in reason for reason in decision.reasons)
     line = compared_by_gateway(world.workspace)
     assert line.startswith("the previous version is not shown to be better than version 2 on the same inputs: 0.0 ag")
-    command = [sys.executable, "-m", "typer", "perpetune.cli", "run", "rollback"]
-    said = subprocess.run(command, cwd=world.workspace.root, capture_output=True, text=True)
-    assert said.returncode == 0 and "previous version is not shown to be better" in said.stderr, said.stderr
+    said = perpetune(world.workspace.root, "rollback")
+    assert said.exit_code == 0 and "previous version is not shown to be better" in said.stderr, said.stderr
     assert aliases(world) == ["1", None, None], "a person decides"
