@@ -20,10 +20,10 @@ import httpx
 import psutil
 import pytest
 from command_line import perpetune
+from flows_here import send_what_is_left
 from mlflow.tracking import MlflowClient
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Crashed
 from waiting import eventually
@@ -97,7 +97,7 @@ def workspace(
                 for deployment in deployments(opened.params):
                     deployment.apply()
             yield opened
-            APILogWorker.drain_all()  # what the flows of this process said, while the server still takes it
+            send_what_is_left()
 
 
 @pytest.fixture(scope="module")

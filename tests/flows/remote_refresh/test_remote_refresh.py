@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from flows_here import send_what_is_left
 from mlflow.tracking import MlflowClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from workspaces import write_params
@@ -230,6 +231,7 @@ def test_the_commands_of_the_steps_make_and_promote_a_version(
         assert run(curate) == "curated"
         with chdir("/"), temporary_settings({PREFECT_API_URL: variables["PREFECT_API_URL"]}):
             assert main(train[-2:]) == 0
+            send_what_is_left()
             assert capsys.readouterr().out.split()[-1] == "trained"
         said = run(evaluate)
         assert said in {"promote", "reject"}
