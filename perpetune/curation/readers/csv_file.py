@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -197,43 +198,57 @@ def _broken(lines: _Lines, separator: str, fault: str) -> UnreadableRow:
     return UnreadableRow(line, raw, f"{_BROKEN}{_NOT_CLOSED}{after}")
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """Where a line ends: inside a quoted cell or not, and whether that cell has a quote that its writer did not double."""
+
+    is_open: bool = False
+    undoubled: bool = False
+
+
 def _broken_lines(lines: _Lines, separator: str) -> int | None:
     """How many lines the record at the first line has; None if its quote is not closed.
 
     A quote that opens before another has closed shows that the earlier one was a stray character of its line.
     """
-    quoted, characters = False, 0
+    cell, characters = _Cell(), 0
     for number, line in enumerate(_following(lines), start=1):
         characters += len(line)
-        quoted, stray = _through(line, quoted, separator)
-        if stray:
+        after = _after(line, cell, separator)
+        if after is None:
             return 1
-        if not quoted:
+        if not after.is_open:
             return number
         if characters > MAX_CHARS:
             break
+        cell = after
     return None
 
 
-def _through(line: str, quoted: bool, separator: str) -> tuple[bool, bool]:
-    """Whether a quoted cell is open behind this line, and whether the quote that opened it was a stray one."""
+def _after(line: str, cell: _Cell, separator: str) -> _Cell | None:
+    """The cell that is open behind this line; None if the quote that opened it was a stray one.
+
+    Two quotes are one of the text. In a cell whose writer did not double them, the last of any number closes it.
+    """
     position = 0
     while position < len(line):
-        if quoted:
+        if cell.is_open:
             marks = _QUOTES.search(line, position)
             if marks is None:
                 break
-            before, after = line[: marks.start()][-1:], line[marks.end() : marks.end() + 1]
-            closes = after in ("", separator, "\r", "\n")
-            if before in ("", separator) and not closes and len(marks.group()) % 2:
-                return True, True
-            quoted, position = not closes, marks.end() + closes
+            before, behind = line[: marks.start()][-1:], line[marks.end() : marks.end() + 1]
+            is_odd = len(marks.group()) % 2 == 1
+            closes = (is_odd or cell.undoubled) and behind in ("", separator, "\r", "\n")
+            if is_odd and before in ("", separator) and not closes:
+                return None
+            cell = _Cell() if closes else _Cell(True, cell.undoubled or is_odd)
+            position = marks.end() + closes
         elif line[position] == '"':
-            quoted, position = True, position + 1
+            cell, position = _Cell(True), position + 1
         else:
             end = line.find(separator, position)
             position = len(line) if end < 0 else end + 1
-    return quoted, False
+    return cell
 
 
 def _separator(header: str, wanted: WantedColumns, path: Path) -> str:

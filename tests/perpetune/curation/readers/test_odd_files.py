@@ -75,6 +75,16 @@ def test_what_is_wrong_with_a_row_is_said_in_words(tmp_path: Path) -> None:
         assert "nested too deeply" in reason
 
 
+@pytest.mark.parametrize("cell", ['"""\n"', '"x"",y\nz"', '"""""\n"', '"a\n""\n"'])
+def test_a_broken_record_ends_where_its_last_quote_closes(tmp_path: Path, cell: str) -> None:
+    """Two quotes are one of the text, at the end of a line and before a separator too."""
+    path = tmp_path / "odd.csv"
+    path.write_bytes(f"input,output,note\na\rb,{cell},n\ngood,yes,n\n".encode())
+    found = read_examples(path, "mine")
+    assert [(row.input, row.output) for row in found.examples] == [("good", "yes")]
+    assert [row.line for row in found.rejected] == [2]
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])
 def test_a_file_without_rows(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
