@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class LinearEngine:
     """An `Engine` over linear models, whose input is the last user message.
 
-    What they are made of takes a second to import, so that a gateway without one does not.
+    scikit-learn takes a second to import, so it is imported when the first of them loads.
     """
 
     def __init__(self, assets: Path) -> None:

@@ -1,4 +1,4 @@
-"""The memory that a training can still have; the doctor asks too, which should not wait for all that an estimate imports."""
+"""The memory that is free for training. It is no part of the estimate, because the doctor needs this alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a training run, without torch: who only passes a job on, to a container or a cluster, trains nothing."""
+"""The files of a training run. This module needs no torch: launchers and workers that pass a job on import it."""
 
 from __future__ import annotations
 

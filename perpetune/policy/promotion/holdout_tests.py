@@ -28,6 +28,7 @@ class TestResult:
 
 
 def guard_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> TestResult:
+    """Whether the challenger is not worse by the margin: the lower end of the interval is above minus the margin."""
     level = (1 - paired.interval.level) / 2
     equal = paired.rows > 0 and paired.discordance == 0
     most = _largest_ratio(paired.rows, level) if equal else 1.0
@@ -71,6 +72,7 @@ def _missing_labels_without_differences(
 
 
 def gain_test(name: str, paired: PairedEvidence, evidence: PromotionEvidence, rules: PromoteParams) -> TestResult:
+    """Whether the challenger is better, one-sided at the level of `gain_level`."""
     alpha = gain_level(name, evidence, rules)
     passed = paired.p_value < alpha and paired.difference > 0
     claim = "is better than" if passed else "is not shown to be better than"
