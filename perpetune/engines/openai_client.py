@@ -53,15 +53,13 @@ class ModelClient:
         self._pool = ConnectionPool(url, self._tls, headers)
 
     async def get(self, path: str) -> Any:
-        async with self._response(path, None) as response:
-            return json.loads(await response.read())
+        return json.loads(await self._reply(path, None))
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         return json.loads(await self.post_for_text(path, body))
 
     async def post_for_text(self, path: str, body: dict[str, Any]) -> bytes:
-        async with self._response(path, body) as response:
-            return await response.read()
+        return await self._reply(path, body)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The JSON of each server-sent event up to [DONE]."""
@@ -80,18 +78,31 @@ class ModelClient:
     async def close(self) -> None:
         await self._pool.close()
 
-    @asynccontextmanager
-    async def _response(self, path: str, body: dict[str, Any] | None) -> AsyncIterator[Connection]:
+    async def _reply(self, path: str, body: dict[str, Any] | None) -> bytes:
         """POST a body, or GET without one."""
         data = None if body is None else _json(body)
         try:
-            async with self._pool.response(path, data, _trace_headers()) as response:
+            status, reply = await self._pool.reply(path, data, _trace_headers())
+        except OSError as fault:
+            raise self._no_answer(fault) from fault
+        if status >= 300:
+            raise self._error_from(status, _error(reply))
+        return reply
+
+    @asynccontextmanager
+    async def _response(self, path: str, body: dict[str, Any]) -> AsyncIterator[Connection]:
+        """The response to a POST, as it arrives."""
+        try:
+            async with self._pool.response(path, _json(body), _trace_headers()) as response:
                 if response.status >= 300:
                     raise self._error_from(response.status, _error(await response.read()))
                 yield response
         except OSError as fault:
-            why = self._tls.explain(fault) if self._is_secure else None
-            raise EngineDown(f"{self._name} does not answer: {why or fault or 'it takes too long'}") from fault
+            raise self._no_answer(fault) from fault
+
+    def _no_answer(self, fault: OSError) -> EngineDown:
+        why = self._tls.explain(fault) if self._is_secure else None
+        return EngineDown(f"{self._name} does not answer: {why or fault or 'it takes too long'}")
 
     def _error_from(self, status: int, error: dict[str, Any]) -> Exception:
         message = str(error.get("message"))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.telemetry import TelemetryConfig
 from pydantic import BaseModel
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
@@ -35,6 +36,7 @@ from perpetune.gateway.api.openapi import PATH_OF_COMPLETIONS, set_openapi
 from perpetune.gateway.api.release_routes import Identity, add_release_paths
 from perpetune.gateway.api.replay_routes import add_replay_path
 from perpetune.gateway.middleware.access import add_middlewares
+from perpetune.gateway.middleware.direct import DirectMiddleware
 from perpetune.gateway.middleware.peer import user_of
 from perpetune.gateway.recording.embedder import Embedder
 from perpetune.gateway.recording.recorder import Recorder
@@ -50,6 +52,8 @@ from perpetune.prediction_log.labels.rule import NO_POLICY, LabelPolicy
 _BYTES_A_CHAR = 12
 _BYTES_AROUND = 64 * 1024
 
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+"""Of the framework, which looks for each request whether somebody configured it. `perpetune.gateway.telemetry` traces."""
 
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": dict[str, object], "description": "No release is loaded: the same body."}
@@ -100,7 +104,7 @@ def create_app(
     another `workspace_id` is refused. `embedder` embeds requests in the background. Without
     `approvals` there are no paths of approvals. `keys` are other logs whose API keys count here too.
     """
-    metrics, keyholder, tracing = Metrics(), KeyringCache(log, *keys), Tracing(task)
+    metrics, keyholder, tracing = Metrics(), KeyringCache(log, *keys), Tracing()
     engine = ObservedEngine(engine, metrics)
 
     @asynccontextmanager
@@ -122,7 +126,14 @@ def create_app(
         await asyncio.to_thread(tracing.close)
 
     # Without redirects of /path/ to /path: they would lead to whatever host the request's Host header names.
-    app = FastAPI(title=f"perpetune: {task}", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=f"perpetune: {task}",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=NO_TELEMETRY,
+    )
     follower = Follower(source, engine, metrics, params.poll_seconds, release_params, max_new_tokens)
     recorder = Recorder(log, metrics, task=task, params=log_params, spool=spool)
     gateway = _Gateway(task=task, workspace_id=workspace_id, follower=follower, recorder=recorder, metrics=metrics)
@@ -138,12 +149,13 @@ def create_app(
     app.state.recorder, app.state.follower = recorder, follower
     app.state.metrics, app.state.keyholder = metrics, keyholder
     max_bytes = max_body_bytes(params)
+    chat = _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"])
+    app.add_middleware(DirectMiddleware, route=chat)
     add_middlewares(app, params, task=task, keyholder=keyholder, metrics=metrics, tracing=tracing, max_bytes=max_bytes)
     add_error_handlers(app)
-    # First, because most requests match it.
-    app.router.routes.insert(0, _Named(PATH_OF_COMPLETIONS, completions.respond, methods=["POST"]))
+    app.router.routes.append(chat)  # for other methods, and to say which paths there are
     feedback = FeedbackApi(recorder, lambda: follower.releases, labels, metrics)
-    app.router.routes.insert(1, _Named(feedback_api.PATH, feedback.respond, methods=["POST"]))
+    app.router.routes.append(_Named(feedback_api.PATH, feedback.respond, methods=["POST"]))
     texts = TextCompletions(completions.respond)
     app.router.routes.append(
         _Named(PATH_OF_RESPONSES, partial(completions.respond, dialect=RESPONSES), methods=["POST"])

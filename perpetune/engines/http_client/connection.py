@@ -48,7 +48,12 @@ class Connection(asyncio.Protocol):
 
     async def read(self) -> bytes:
         """The rest of the body."""
-        found = [part async for part in self.parts()]
+        found: list[bytes] = []
+        while self._parts or not self._complete:
+            if self._parts:
+                found += self._take_parts()
+            else:
+                await self._news()
         return found[0] if len(found) == 1 else b"".join(found)
 
     async def lines(self) -> AsyncIterator[bytes]:
@@ -66,14 +71,10 @@ class Connection(asyncio.Protocol):
     async def parts(self) -> AsyncIterator[bytes]:
         """The body as it arrives."""
         while self._parts or not self._complete:
-            if not self._parts:
+            if self._parts:
+                yield b"".join(self._take_parts())
+            else:
                 await self._news()
-                continue
-            found, self._parts = self._parts, []
-            if self._unread > _MOST_UNREAD:
-                self._transport.resume_reading()
-            self._unread = 0
-            yield found[0] if len(found) == 1 else b"".join(found)
 
     @property
     def is_reusable(self) -> bool:
@@ -82,6 +83,14 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """End the connection; a server stops what it computes for a response that is not complete."""
         self._transport.abort()
+
+    def _take_parts(self) -> list[bytes]:
+        """What of the body has arrived and was not read."""
+        found, self._parts = self._parts, []
+        if self._unread > _MOST_UNREAD:
+            self._transport.resume_reading()
+        self._unread = 0
+        return found
 
     async def _news(self) -> None:
         """Wait until more of the response has arrived."""

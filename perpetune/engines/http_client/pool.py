@@ -56,6 +56,14 @@ class ConnectionPool:
         finally:
             self._take_back(connection)
 
+    async def reply(self, path: str, body: bytes | None, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        """The status and the whole body of the response; see `response`."""
+        connection = await self._asked(self._request(path, body, headers))
+        try:
+            return connection.status, await connection.read()
+        finally:
+            self._take_back(connection)
+
     async def close(self) -> None:
         """End all connections."""
         ended = list(self._open)

@@ -66,7 +66,8 @@ def add_middlewares(
             expose_headers=("x-request-id", "retry-after"),
         )
     app.add_middleware(DrainingMiddleware)
-    app.add_middleware(TracingMiddleware, tracing=tracing)
+    if tracing.tracer:
+        app.add_middleware(TracingMiddleware, tracer=tracing.tracer, task=task)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(HeadMethodMiddleware)

@@ -7,6 +7,7 @@ import zlib
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perpetune.gateway.api.errors import ApiError
+from perpetune.gateway.api.request.whole_body import whole_body
 from perpetune.gateway.middleware.body_limit import BodyLimits, too_large
 
 _GZIP = zlib.MAX_WBITS | 16  # zlib's way to ask for gzip's header
@@ -31,7 +32,7 @@ class ContentEncodingMiddleware:
             if encodings not in (["gzip"], ["x-gzip"]):
                 raise _unsupported(encodings)
             limit = self.limits.of(scope["path"])
-            body = inflate(await _collect(receive), limit)
+            body = inflate(await whole_body(receive), limit)
             if len(body) > limit:
                 raise too_large(scope["path"], limit)
         except ApiError as problem:
@@ -76,15 +77,6 @@ def _without_encoding(scope: Scope, length: int) -> list[tuple[bytes, bytes]]:
     replaced = (b"content-encoding", b"content-length", b"transfer-encoding")
     others = [(name, value) for name, value in scope["headers"] if name not in replaced]
     return [*others, (b"content-length", str(length).encode())]
-
-
-async def _collect(receive: Receive) -> bytes:
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return bytes(body)
 
 
 def _broken(why: str) -> ApiError:

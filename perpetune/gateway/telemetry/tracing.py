@@ -71,8 +71,7 @@ def note_answer(*, model: str, version: str, route: str, prompt_tokens: int, com
 class Tracing:
     """The tracer of one gateway; spans are exported in batches by a background thread."""
 
-    def __init__(self, task: str) -> None:
-        self.task = task
+    def __init__(self) -> None:
         self._provider = _provider() if any(os.environ.get(name) for name in _ENDPOINTS) else None
         self.tracer = self._provider.get_tracer("perpetune") if self._provider else None
 
@@ -85,18 +84,18 @@ class Tracing:
 class TracingMiddleware:
     """ASGI middleware: a server span for every request under /v1, in the client's trace if there is one."""
 
-    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+    def __init__(self, app: ASGIApp, tracer: Tracer, task: str) -> None:
         self.app = app
-        self.tracing = tracing
+        self.tracer = tracer
+        self.task = task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tracer = self.tracing.tracer
-        if tracer is None or scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self.app(scope, receive, send)
             return
         from opentelemetry.trace import set_span_in_context
 
-        span = _server_span(tracer, scope, self.tracing.task)
+        span = _server_span(self.tracer, scope, self.task)
         status = 500
 
         async def note_response(message: Message) -> None:
@@ -108,7 +107,7 @@ class TracingMiddleware:
                         span.set_attribute("gen_ai.response.id", value.decode("latin-1"))
             await send(message)
 
-        before = _request.set(_Request(tracer, span, set_span_in_context(span)))
+        before = _request.set(_Request(self.tracer, span, set_span_in_context(span)))
         try:
             await self.app(scope, receive, note_response)
         finally:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -17,19 +16,21 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from perpetune.classifiers.temperature_scaling import scale_temperature
-from perpetune.engines.engine import ContextExceeded, Engine, EngineDown, NotLoaded, Overloaded, Unsupported
+from perpetune.engines.engine import Engine, NotLoaded, Overloaded, Unsupported
+from perpetune.gateway.api.chat.answer_errors import api_error, failure_code
 from perpetune.gateway.api.chat.chat_reply import Reply
-from perpetune.gateway.api.chat.chat_request import ValidRequest, model_name, unknown_model, validate_request
+from perpetune.gateway.api.chat.chat_request import ValidRequest, validate_request
 from perpetune.gateway.api.chat.output_constraint import constrained
 from perpetune.gateway.api.chat.sent_answers import SentAnswers
 from perpetune.gateway.api.dialects.dialect import CHAT, Dialect, Replies, WriteAs
-from perpetune.gateway.api.errors import ApiError, context_exceeded, context_exceeded_in_words
+from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.api.request.content_type import is_json
 from perpetune.gateway.api.request.disconnect import CLIENT_GONE, ClientDisconnected, until_disconnect
 from perpetune.gateway.api.request.first_headers import first_headers
 from perpetune.gateway.api.request.own_id import own_id
 from perpetune.gateway.api.request.request_id import new_request_id
-from perpetune.gateway.releases.follower import Follower, NoReleaseLoaded, UnknownVersion
+from perpetune.gateway.api.request.whole_body import whole_body
+from perpetune.gateway.releases.follower import Follower
 from perpetune.gateway.releases.shadows import Shadows
 from perpetune.gateway.telemetry import tracing
 from perpetune.gateway.telemetry.metrics import Metrics
@@ -39,10 +40,7 @@ from perpetune.model.release import RoutedRelease
 from perpetune.params import ServeParams
 from perpetune.records import Failure, Prediction, Shadow
 
-logger = logging.getLogger(__name__)
-
 _LABEL_SECONDS = 1.0  # in which an engine ends after it has streamed a label
-_INTERNAL_ERROR = ApiError(500, "The server failed on this request.", code="internal_error")
 
 
 class AnswerLog(Protocol):
@@ -119,7 +117,7 @@ class Completions:
         except ClientDisconnected:
             return Response(status_code=CLIENT_GONE)
         except Exception as fault:  # the framework's error response would lack the request id
-            return dialect.in_own_words(_as_api_error(fault)).response(call.headers())
+            return self._error(call, fault).response(call.headers())
 
     async def close(self) -> None:
         """Finish what is being recorded, and cancel shadow answers in flight."""
@@ -131,7 +129,7 @@ class Completions:
         headers = first_headers(request.scope)
         if not is_json(headers.get("content-type", "")):
             raise ApiError(400, "Send the body with content-type: application/json.", code="invalid_content_type")
-        asked, call.write_as = call.dialect.read(await request.body())
+        asked, call.write_as = call.dialect.read(await whole_body(request.receive))
         chat = validate_request(
             asked,
             self._task,
@@ -152,18 +150,17 @@ class Completions:
         return await self._complete(call, chat, key, request)
 
     async def _complete(self, call: _Call, chat: ValidRequest, key: str, request: Request) -> Response:
-        with self._translating_errors(), self._follower.using(chat.version, key) as routed:
-            with self._recording_failures(call, routed):
-                async with until_disconnect(request.scope, request.receive):
-                    answers = await self._generate(call, routed, chat)
+        with self._follower.using(chat.version, key) as routed:
+            async with until_disconnect(request.scope, request.receive):
+                answers = await self._answers(call, routed, self._generate(call, routed, chat))
             reply = self._reply(call, routed, chat)
             await self._record(call, routed, chat, answers)
         headers = {**call.headers(), "server-timing": call.timing()}
         return Response(reply.body(answers), headers=headers, media_type="application/json")
 
     async def _stream(self, call: _Call, chat: ValidRequest, key: str) -> AsyncGenerator[bytes, None]:
-        """The events of an answer. Raises ApiError before the first event; later errors are events."""
-        with self._translating_errors(), self._follower.using(chat.version, key) as routed:
+        """The events of an answer. Raises before the first event; later errors are events."""
+        with self._follower.using(chat.version, key) as routed:
             deltas: asyncio.Queue[Delta | None] = asyncio.Queue()
             asking = asyncio.create_task(self._generate(call, routed, chat, deltas.put_nowait))
             asking.add_done_callback(lambda _: deltas.put_nowait(None))
@@ -171,19 +168,17 @@ class Completions:
             try:
                 delta = await deltas.get()
                 if delta is None and asking.exception():
-                    with self._recording_failures(call, routed):
-                        await asking
+                    await self._answers(call, routed, asking)
                 try:
                     yield reply.beginning(chat.generation.n)  # from here on the client has the id
                     while delta is not None:
                         sent.add(delta)
                         yield reply.piece(delta)
                         delta = await deltas.get()
-                    with self._translating_errors(), self._recording_failures(call, routed):
-                        answers = await asking
+                    answers = await self._answers(call, routed, asking)
                 except Exception as fault:  # the status is sent already
                     await self._undisturbed(self._record_cut_off(call, routed, chat, sent.answers("failed")))
-                    yield reply.error(call.dialect.in_own_words(_as_api_error(fault)))
+                    yield reply.error(self._error(call, fault))
                     return
                 except BaseException:  # cancelled, or closed at a yield
                     await self._undisturbed(self._record_stopped(call, routed, chat, sent, asking))
@@ -297,12 +292,13 @@ class Completions:
         )
         return call.write_as(reply)
 
-    @contextmanager
-    def _recording_failures(self, call: _Call, routed: RoutedRelease) -> Iterator[None]:
-        """Record failures of the version, not the client's errors or a full queue."""
+    async def _answers(
+        self, call: _Call, routed: RoutedRelease, asking: Awaitable[tuple[Answer, ...]]
+    ) -> tuple[Answer, ...]:
+        """Wait for the answers, and log a failure of the version. The client's errors and a full queue are none."""
         try:
-            yield
-        except (Overloaded, NotLoaded, PromptTooLong, BadSchema, Unsupported, ClientDisconnected):
+            return await asking
+        except (Overloaded, NotLoaded, PromptTooLong, BadSchema, Unsupported):
             raise
         except Exception as fault:
             self._log.failed(
@@ -312,39 +308,14 @@ class Completions:
                     task=self._task,
                     version=routed.release.version,
                     route=routed.route,
-                    code=_code(fault),
+                    code=failure_code(fault),
                     latency_ms=call.milliseconds,
                 )
             )
             raise
 
-    @contextmanager
-    def _translating_errors(self) -> Iterator[None]:
-        """Translate exceptions of the follower and the engine into API errors."""
-        try:
-            yield
-        except NoReleaseLoaded:
-            raise ApiError(503, "No release is loaded yet.", code="not_ready", retry_after=2) from None
-        except (UnknownVersion, NotLoaded) as fault:
-            raise unknown_model(model_name(self._task, str(fault))) from None
-        except PromptTooLong as fault:
-            raise context_exceeded(fault) from None
-        except ContextExceeded as fault:
-            raise context_exceeded_in_words(str(fault)) from None
-        except BadSchema as fault:
-            raise ApiError(400, f"response_format: {fault}", param="response_format", code="invalid_value") from None
-        except Unsupported as fault:
-            message = f"{fault.param}: {fault}"
-            raise ApiError(400, message, param=fault.param, code="unsupported_parameter") from None
-        except Overloaded as fault:
-            message = f"Too many requests are waiting; try again in {fault.retry_after:g} s."
-            raise ApiError(429, message, code="overloaded", retry_after=fault.retry_after) from None
-        except EngineDown:
-            message = "The engine does not answer; try again in 5 s."
-            raise ApiError(503, message, code=_ENGINE_DOWN, retry_after=5) from None
-        except TimeoutError:
-            message = f"The request timed out after {self._params.timeout_seconds:g} s."
-            raise ApiError(504, message, code=_TIMEOUT) from None
+    def _error(self, call: _Call, fault: Exception) -> ApiError:
+        return call.dialect.in_own_words(api_error(fault, self._task, self._params.timeout_seconds))
 
 
 class EventStream(Response):
@@ -369,23 +340,6 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
             except ClientDisconnected:
                 return
-
-
-_ENGINE_DOWN = "engine_unavailable"
-_TIMEOUT = "timeout"
-
-
-def _code(fault: Exception) -> str:
-    if isinstance(fault, EngineDown):
-        return _ENGINE_DOWN
-    return _TIMEOUT if isinstance(fault, TimeoutError) else "internal_error"
-
-
-def _as_api_error(fault: Exception) -> ApiError:
-    if isinstance(fault, ApiError):
-        return fault
-    logger.error("a request failed", exc_info=fault)
-    return _INTERNAL_ERROR
 
 
 def _output(answer: Answer) -> str:

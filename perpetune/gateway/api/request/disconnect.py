@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from starlette.types import Receive, Scope
 
@@ -19,46 +18,37 @@ class ClientDisconnected(Exception):
     """The client closed its connection before the answer was complete."""
 
 
-class _Lost:
-    """Cancels a task, once."""
-
-    def __init__(self, working: asyncio.Task[object]) -> None:
-        self.working = working
-        self.gone = False
-
-    def __call__(self) -> None:
-        if not self.gone:
-            self.gone = True
-            self.working.cancel()
-
-
-@asynccontextmanager
-async def until_disconnect(scope: Scope, receive: Receive) -> AsyncIterator[None]:
+class until_disconnect:
     """Cancel the block when the client disconnects, and raise ClientDisconnected. The body must have been read."""
-    working = asyncio.current_task()
-    assert working is not None
-    lost = _Lost(working)
-    stop = _watch(scope, receive, lost)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if lost.gone and working.uncancel() == 0:
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._when_lost: set[Callable[[], None]] | None = scope.get(WHEN_LOST)
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        working = asyncio.current_task()
+        assert working is not None
+        self._working = working
+        if self._when_lost is not None:
+            self._when_lost.add(self._cancel)
+        else:  # a task for it would be a tenth of a short request
+            self._watching = asyncio.create_task(self._receive_disconnect())
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._when_lost is not None:
+            self._when_lost.discard(self._cancel)
+        else:
+            self._watching.cancel()
+        if kind is asyncio.CancelledError and self._gone and self._working.uncancel() == 0:
             raise ClientDisconnected from None
-        raise
-    finally:
-        stop()
 
+    def _cancel(self) -> None:
+        if not self._gone:
+            self._gone = True
+            self._working.cancel()
 
-def _watch(scope: Scope, receive: Receive, lost: _Lost) -> Callable[[], object]:
-    """Call `lost` when the client is gone; returns what stops it. A task for it would be a tenth of a short request."""
-    when_lost: set[Callable[[], None]] | None = scope.get(WHEN_LOST)
-    if when_lost is None:
-        return asyncio.create_task(_receive_disconnect(receive, lost)).cancel
-    when_lost.add(lost)
-    return lambda: when_lost.discard(lost)
-
-
-async def _receive_disconnect(receive: Receive, lost: _Lost) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    lost()
+    async def _receive_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._cancel()

@@ -142,8 +142,9 @@ def test_a_failure_is_an_error_without_the_words_of_the_fault(start: Start, coll
 
 def test_what_is_noted_of_an_answer(collector: Collector) -> None:
     app = FastAPI()
-    tracing = Tracing("reviews")
-    app.add_middleware(TracingMiddleware, tracing=tracing)
+    tracing = Tracing()
+    assert tracing.tracer
+    app.add_middleware(TracingMiddleware, tracer=tracing.tracer, task="reviews")
 
     @app.post("/v1/chat/completions")
     async def answer() -> str:
@@ -168,7 +169,7 @@ def test_what_is_noted_of_an_answer(collector: Collector) -> None:
 
 def test_closing_sends_the_last_spans(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
-    tracing = Tracing("reviews")
+    tracing = Tracing()
     assert tracing.tracer
     tracing.tracer.start_span("last").end()
     assert collector.spans == []
@@ -179,7 +180,7 @@ def test_closing_sends_the_last_spans(collector: Collector, monkeypatch: pytest.
 def test_off_without_an_endpoint(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    tracing = Tracing("reviews")
+    tracing = Tracing()
     assert tracing.tracer is None
     tracing.close()
     assert isinstance(span("engine"), nullcontext)
