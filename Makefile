@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 # Strict: a broken link, in the site or in README.md, fails, and so does a page that would load something from elsewhere.
 SITE := env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: setup demo up test fuzz test-fast test-slow coverage check audit sbom docs bench lock vllm litellm clients label-studio test-s3 test-clouds chaos
+.PHONY: setup demo up test fuzz test-fast test-slow coverage check audit sbom docs bench lock vllm litellm portkey clients label-studio test-s3 test-clouds chaos
 setup: .venv/ready assets/ready
 
 # Both can be interrupted and repeated: the marks are made last.
@@ -82,6 +82,13 @@ litellm: .venv-litellm/ready
 .venv-litellm/ready: litellm.lock
 	test -x .venv-litellm/bin/python || $(PYTHON) -m venv .venv-litellm
 	.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check -r litellm.lock
+	touch $@
+
+# The other one, which needs Node.js.
+portkey: .portkey/ready
+
+.portkey/ready:
+	npm install --prefix .portkey --silent --no-audit --no-fund --no-package-lock "@portkey-ai/gateway@1.15.2"
 	touch $@
 
 label-studio: .venv-label-studio/ready

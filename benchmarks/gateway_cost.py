@@ -2,7 +2,7 @@
 
     python benchmarks/gateway_cost.py
     python benchmarks/gateway_cost.py --quick
-    make litellm && python benchmarks/gateway_cost.py       # beside LiteLLM's proxy too
+    make litellm portkey && python benchmarks/gateway_cost.py       # beside LiteLLM's and Portkey's gateways too
 
 A closed-loop load generator, the gateway and a server with vLLM's API that answers after a while are three processes. Each
 has a core of its own if there are three: the result is then `gateway-cost-own-cores`. With two, `gateway-cost`, the
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -50,8 +50,10 @@ CPU_GOAL_MS = 0.5
 P50_GOAL_MS, P99_GOAL_MS = 1.0, 5.0
 LABELS_GOAL = 5_000.0
 BATCH = 1_000  # labels
-LITELLM_GOAL = 5.0  # times our CPU a request
 LITELLM = Path(".venv-litellm/bin/litellm")
+PORTKEY = Path(".portkey/node_modules/@portkey-ai/gateway/build/start-server.js")
+PEER_GOALS = {"litellm": 5.0, "portkey": 1.0}  # times our CPU a request
+PEER_NAMES = {"litellm": "LiteLLM's proxy", "portkey": "Portkey's gateway"}
 ENGINE_SECONDS = (0.05, 0.15)  # for an answer, so that 64 clients do not saturate the gateway
 TICKS = 10_000  # a second, in which the server counts its wait
 _READY_SECONDS = 180.0
@@ -115,6 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--labels", type=int, default=20_000)
     parser.add_argument("--litellm", type=Path, default=LITELLM, help="its command; left out if there is none")
+    parser.add_argument("--portkey", type=Path, default=PORTKEY, help="its program; left out if there is none")
     parser.add_argument("--quick", action="store_true", help="few requests, one round, no output files")
     parser.add_argument("--role", choices=("upstream", "gateway"), help=argparse.SUPPRESS)
     parser.add_argument("--ports", type=int, nargs="+", help=argparse.SUPPRESS)
@@ -189,13 +192,13 @@ def _measure(asked: argparse.Namespace) -> int:
     began, cores = time.monotonic(), len(psutil.Process().cpu_affinity())
     with (
         tempfile.TemporaryDirectory(prefix="gateway-cost-") as folder,
-        servers(asked.assets, Path(folder), asked.litellm) as (direct, gateway, *others),
+        servers(asked.assets, Path(folder), asked.litellm, asked.portkey) as (direct, gateway, *peers),
     ):
-        turns = overhead([direct, gateway, *others], asked.clients, asked.rounds, asked.requests)
+        turns = overhead([direct, gateway, *peers], asked.clients, asked.rounds, asked.requests)
         batches = feedback(gateway, Path(folder), asked.labels)
-    claims = [*claims_of_requests(turns), *claims_beside_litellm(turns), claim_of_labels(batches)]
-    if not others:
-        print(f"no LiteLLM at {asked.litellm}: see `make litellm`")
+    claims = [*claims_of_requests(turns), *claims_beside_peers(turns), claim_of_labels(batches)]
+    for name in PEER_NAMES.keys() - {peer.target.name for peer in peers}:
+        print(f"{PEER_NAMES[name]} is not there: see `make {name}`")
     for claim in claims:
         print(
             f"{'PASS ' if claim.holds else 'FAIL '} {claim.claim}: {claim.value:.4g} "
@@ -209,12 +212,12 @@ def _measure(asked: argparse.Namespace) -> int:
 
 
 @contextmanager
-def servers(assets: Path, folder: Path, litellm: Path) -> Iterator[list[Server]]:
-    """The fake server, a gateway in front of it, and LiteLLM's proxy in front of it if its command is there."""
-    ports = free_ports(3)
+def servers(assets: Path, folder: Path, litellm: Path, portkey: Path) -> Iterator[list[Server]]:
+    """The fake server, a gateway in front of it, and in front of it too those of LiteLLM and Portkey that are there."""
+    ports = free_ports(4)
     urls = [f"http://127.0.0.1:{each}" for each in ports]
     instruction = "Answer in one sentence."
-    upstream, port, other = map(str, ports)
+    upstream, port, *of_peers = map(str, ports)
     with ExitStack() as started:
         behind = started.enter_context(_process(_role("upstream", assets, "--ports", upstream)))
         before = started.enter_context(
@@ -228,9 +231,14 @@ def servers(assets: Path, folder: Path, litellm: Path) -> Iterator[list[Server]]
             Server(Target("gateway", urls[1], TASK, None), before),
         ]
         if litellm.is_file():
-            beside = started.enter_context(_process(_litellm(litellm.absolute(), folder, urls[0], other), quiet=True))
+            beside = started.enter_context(_peer(_litellm(litellm.absolute(), folder, urls[0], of_peers[0])))
             _wait_until(f"{urls[2]}/health/liveliness", beside)
             found.append(Server(Target("litellm", urls[2], TASK, instruction), beside))
+        if portkey.is_file():
+            command = ["node", str(portkey), f"--port={of_peers[1]}", "--headless"]
+            beside = started.enter_context(_peer(command))
+            _wait_until(urls[3], beside)
+            found.append(Server(Target("portkey", urls[3], BASE, instruction, _portkey(urls[0])), beside))
         yield found
 
 
@@ -254,13 +262,26 @@ def _litellm(command: Path, folder: Path, upstream: str, port: str) -> list[str]
     return [str(command), "--config", str(config), "--host", "127.0.0.1", "--port", port, "--telemetry", "False"]
 
 
+def _portkey(upstream: str) -> dict[str, str]:
+    """The headers that tell Portkey's gateway where to ask; it keeps no log without its service."""
+    return {
+        "authorization": "Bearer none",
+        "x-portkey-provider": "openai",
+        "x-portkey-custom-host": f"{upstream}/v1",
+    }
+
+
 def _role(role: str, assets: Path, *more: str) -> list[str]:
     return [sys.executable, __file__, "--role", role, "--assets", str(assets), *more]
 
 
+def _peer(command: Sequence[str]) -> AbstractContextManager[psutil.Process]:
+    """A gateway of others, which is asked only when it is measured."""
+    return _process(command, to=subprocess.DEVNULL)
+
+
 @contextmanager
-def _process(command: Sequence[str], *, quiet: bool = False) -> Iterator[psutil.Process]:
-    to = subprocess.DEVNULL if quiet else None
+def _process(command: Sequence[str], *, to: int | None = None) -> Iterator[psutil.Process]:
     with subprocess.Popen(command, stdout=to, stderr=to) as process:
         try:
             yield psutil.Process(process.pid)
@@ -383,15 +404,16 @@ def claims_of_requests(turns: Sequence[Turn]) -> list[Claim]:
     return [*claims, _claim("requests failed while measuring", failed, 0)]
 
 
-def claims_beside_litellm(turns: Sequence[Turn]) -> list[Claim]:
-    """How often a request's CPU time goes into that of LiteLLM's proxy, which keeps no log; none if it was not there."""
+def claims_beside_peers(turns: Sequence[Turn]) -> list[Claim]:
+    """How often a request's CPU time goes into that of a peer, which keeps no log; none of a peer that was not there."""
     claims = []
-    for clients in sorted({turn.clients for turn in turns if turn.target == "litellm"}):
-        pairs = zip(_of(turns, "litellm", clients), _of(turns, "gateway", clients), strict=True)
-        found = [theirs.cpu / ours.cpu for theirs, ours in pairs]
-        value = statistics.median(found)
-        name = f"CPU of LiteLLM's proxy over ours, {clients} clients"
-        claims.append(Claim(name, value, (min(found), max(found)), LITELLM_GOAL, value >= LITELLM_GOAL))
+    for peer, goal in PEER_GOALS.items():
+        for clients in sorted({turn.clients for turn in turns if turn.target == peer}):
+            pairs = zip(_of(turns, peer, clients), _of(turns, "gateway", clients), strict=True)
+            found = [theirs.cpu / ours.cpu for theirs, ours in pairs]
+            value = statistics.median(found)
+            name = f"CPU of {PEER_NAMES[peer]} over ours, {clients} clients"
+            claims.append(Claim(name, value, (min(found), max(found)), goal, value >= goal))
     return claims
 
 

@@ -7,8 +7,8 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import aiohttp
 import uvloop
@@ -19,12 +19,13 @@ _JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Target:
-    """A server and its model name. `instruction` is sent only if the server adds none."""
+    """A server, its model name and the headers it needs. `instruction` is sent only if the server adds none."""
 
     name: str
     url: str
     model: str
     instruction: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,16 @@ async def _drive(
 ) -> list[_Reply]:
     numbers = itertools.count()
     done: list[_Reply] = []
+    url, headers = f"{target.url}/v1/chat/completions", {**_JSON, **target.headers}
     patience = aiohttp.ClientTimeout(total=300)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=patience) as session:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=patience, headers=headers) as session:
 
         async def client(name: int) -> None:
             await asyncio.sleep(ramp * name / clients)
             while (number := next(numbers)) < requests:
                 prompt = number % len(bodies)
-                done.append(await _ask(session, f"{target.url}/v1/chat/completions", bodies[prompt], prompt, name))
+                done.append(await _ask(session, url, bodies[prompt], prompt, name))
                 report(len(done))
 
         await asyncio.gather(*(client(name) for name in range(clients)))
@@ -97,7 +100,7 @@ async def _drive(
 async def _ask(session: aiohttp.ClientSession, url: str, body: bytes, prompt: int, client: int) -> _Reply:
     began = time.perf_counter()
     try:
-        async with session.post(url, data=body, headers=_JSON) as response:
+        async with session.post(url, data=body) as response:
             content = await response.read()
             seconds = time.perf_counter() - began
             timing = response.headers.get("server-timing", "")
