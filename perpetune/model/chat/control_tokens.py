@@ -7,7 +7,7 @@ the next one. Spellings in messages are therefore marked before a template is re
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -55,7 +55,11 @@ def mark(value: Any, pattern: re.Pattern[str]) -> Any:
 
 
 def has_spelling(value: Any, pattern: re.Pattern[str]) -> bool:
-    return any(map(pattern.search, _strings(value)))
+    if isinstance(value, str):
+        return pattern.search(value) is not None
+    if isinstance(value, Mapping):
+        return any(has_spelling(each, pattern) for each in value.values())
+    return isinstance(value, list | tuple) and any(has_spelling(each, pattern) for each in value)
 
 
 def is_marked(text: str) -> bool:
@@ -76,14 +80,3 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
             f"a text spells a control token, which this tokenizer cannot read as text: {fault}",
             do="remove it from the text",
         ) from fault
-
-
-def _strings(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _strings(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _strings(each)
