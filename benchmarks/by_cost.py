@@ -25,9 +25,9 @@ from perpetune.monitoring.trial_evidence import quality_of_disagreements
 from perpetune.params import Params, load_params
 from perpetune.policy.promotion.cost_margin import margin_by_cost
 from perpetune.policy.rollout import ALPHA, rules_for_quality
-from perpetune.statistics.change_point import evidence_paths
 from perpetune.statistics.disagreements import Disagreements
 from perpetune.statistics.paired import compare
+from perpetune.statistics.sequential.change_point import evidence_paths
 
 Numbers = npt.NDArray[np.float64]
 FRAUD, FOUND, RIGHT = 0.05, 0.9, 0.95

@@ -27,7 +27,8 @@ from shared.record import Claim, write
 from perpetune.monitoring.detector_state import LOTS, early_run_length
 from perpetune.params import WatchParams, load_params
 from perpetune.policy.retraining import MIX_RATIO
-from perpetune.statistics.change_point import (
+from perpetune.statistics.estimate import wilson
+from perpetune.statistics.sequential.change_point import (
     Detector,
     WeightedScore,
     evidence_without,
@@ -35,7 +36,6 @@ from perpetune.statistics.change_point import (
     new_detector,
     update_detector,
 )
-from perpetune.statistics.estimate import wilson
 
 Bools = npt.NDArray[np.bool_]
 LABELS = 10_000  # of a stable history

@@ -49,8 +49,8 @@ from perpetune.monitoring.input_drift import (
 from perpetune.monitoring.window import descriptors
 from perpetune.params import EvaluateParams
 from perpetune.prediction_log.answers.embeddings import rounded
-from perpetune.statistics.alarm_budget import AlarmBudget, affordable, refilled, spent
 from perpetune.statistics.estimate import wilson
+from perpetune.statistics.sequential.alarm_budget import AlarmBudget, affordable, refilled, spent
 from perpetune.statistics.two_sample import neighbour_test
 
 LEVEL = 0.01

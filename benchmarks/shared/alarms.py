@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from perpetune.statistics.change_point import evidence_paths
+from perpetune.statistics.sequential.change_point import evidence_paths
 
 Numbers = npt.NDArray[np.float64]
 

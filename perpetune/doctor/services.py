@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from perpetune.doctor.finding import Finding, fault_of
-from perpetune.engines.tls import Tls, vllm_tls
+from perpetune.engines.openai_api.tls import Tls, vllm_tls
 from perpetune.errors import PerpetuneError
 from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.alerts import alert_prefix

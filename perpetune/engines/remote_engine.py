@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from perpetune.engines.engine import ContextExceeded, EngineDown, NotLoaded, Unsupported, require_supported
-from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers, with_likelihood
-from perpetune.engines.openai_client import ModelClient, RequestRejected
-from perpetune.engines.tls import Tls
+from perpetune.engines.openai_api.chat import StreamAssembler, chat_body, read_answers, with_likelihood
+from perpetune.engines.openai_api.client import ModelClient, RequestRejected
+from perpetune.engines.openai_api.tls import Tls
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta

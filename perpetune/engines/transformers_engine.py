@@ -20,8 +20,8 @@ from typing import Protocol, TypeVar, TypeVarTuple
 from perpetune.engines.adapter_name import adapter_name
 from perpetune.engines.base_match import require_base
 from perpetune.engines.engine import NotLoaded, Overloaded, Unsupported, require_supported
-from perpetune.engines.forced_tool import forced_tool
-from perpetune.engines.free_tools import free_tools
+from perpetune.engines.openai_api.forced_tool import forced_tool
+from perpetune.engines.openai_api.free_tools import free_tools
 from perpetune.generation.answer import Answer, PromptRejected
 from perpetune.generation.parameters import BadSchema, Delta, GenerationConfig, OnDelta
 from perpetune.generation.prompt_format import PromptFormat

@@ -29,10 +29,10 @@ from perpetune.engines.engine import (
     require_supported,
 )
 from perpetune.engines.label_logprobs import MAX_LOGPROB_TOKENS, Known, LabelTree, LogprobRequest, softmax
-from perpetune.engines.openai_chat import StreamAssembler, chat_body, read_answers, with_likelihood
-from perpetune.engines.openai_client import ModelClient, RequestRejected
-from perpetune.engines.openai_completions import as_chat, completion_body, token_id
-from perpetune.engines.tls import Tls, TlsFiles
+from perpetune.engines.openai_api.chat import StreamAssembler, chat_body, read_answers, with_likelihood
+from perpetune.engines.openai_api.client import ModelClient, RequestRejected
+from perpetune.engines.openai_api.completions import as_chat, completion_body, token_id
+from perpetune.engines.openai_api.tls import Tls, TlsFiles
 from perpetune.errors import PerpetuneError
 from perpetune.generation.answer import Answer, PromptRejected, PromptTooLong, TokenLogprob
 from perpetune.generation.parameters import Delta, GenerationConfig, OnDelta

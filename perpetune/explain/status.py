@@ -33,7 +33,7 @@ from perpetune.prediction_log.summary import LogSummary, log_summary, worked_sec
 from perpetune.records import parse_time
 from perpetune.runtime.prefect_api import ui_url
 from perpetune.runtime.service_state import ServiceState, not_running, service_states
-from perpetune.statistics.change_point import most_likely_change
+from perpetune.statistics.sequential.change_point import most_likely_change
 from perpetune.tracking import registry
 from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.registry import Version

@@ -27,9 +27,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from perpetune.engines.engine import Engine
 from perpetune.engines.engine_by_system import EngineBySystem
 from perpetune.engines.linear_engine import LinearEngine
+from perpetune.engines.openai_api.tls import remote_tls, vllm_tls
 from perpetune.engines.remote_engine import RemoteEngine
 from perpetune.engines.replicated_engine import ReplicatedEngine
-from perpetune.engines.tls import remote_tls, vllm_tls
 from perpetune.errors import PerpetuneError
 from perpetune.gateway.api.approval_routes import Approvals, Waiting
 from perpetune.gateway.app import create_app

@@ -18,7 +18,7 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.labels.admission import awaited
 from perpetune.prediction_log.queries import counts, labelled_examples
 from perpetune.records import Example, read_jsonl, write_jsonl
-from perpetune.statistics.change_point import most_likely_change
+from perpetune.statistics.sequential.change_point import most_likely_change
 from perpetune.tracking import registry
 from perpetune.tracking.runs import Run, log_dataset, log_file, log_metrics, read_run
 from perpetune.workspace import Workspace

@@ -1,6 +1,6 @@
 """Decay: the champion's labelled answers since the most likely change, compared with all before.
 
-The alarm comes from a change-point detector (perpetune/statistics/change_point.py); the other numbers are for reports.
+The alarm comes from a change-point detector (perpetune/statistics/sequential/change_point.py); the other numbers are for reports.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from perpetune.monitoring.detector_state import DetectorState, early_run_length
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Score
-from perpetune.statistics.change_point import Bucket, WeightedScore, most_likely_change
-from perpetune.statistics.confidence_sequences import drifting_mean_interval
 from perpetune.statistics.estimate import Estimate, interval_of_constant, wilson
+from perpetune.statistics.sequential.change_point import Bucket, WeightedScore, most_likely_change
+from perpetune.statistics.sequential.confidence_sequences import drifting_mean_interval
 
 T = TypeVar("T")
 

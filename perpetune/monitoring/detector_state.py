@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import TypeAdapter, ValidationError
 
 from perpetune.params import WatchParams
-from perpetune.statistics.change_point import (
+from perpetune.statistics.sequential.change_point import (
     Detector,
     WeightedScore,
     bucket_of,

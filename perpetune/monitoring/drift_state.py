@@ -9,7 +9,7 @@ from datetime import datetime
 from pydantic import TypeAdapter, ValidationError
 
 from perpetune.policy.retraining import DriftEvidence
-from perpetune.statistics.alarm_budget import AlarmBudget, affordable, least_level, refilled, spent
+from perpetune.statistics.sequential.alarm_budget import AlarmBudget, affordable, least_level, refilled, spent
 
 DRIFT = "perpetune.drift"
 

@@ -18,9 +18,9 @@ from perpetune.params import WatchParams
 from perpetune.policy.estimated_accuracy import EstimatedFall, EstimateError, EstimateMethod
 from perpetune.policy.verdict import Interval, Score
 from perpetune.records import Prediction, RecordedAnswer
-from perpetune.statistics import betting
 from perpetune.statistics.estimate import Floats
 from perpetune.statistics.mean_difference import Sample, difference_bounds, mean_bounds, p_value_above
+from perpetune.statistics.sequential import betting
 
 TEST = "betting on the difference of means"
 ALPHA = 0.01  # false-alarm rate of a check if the estimate has fallen by exactly the margin

@@ -23,10 +23,14 @@ from perpetune.policy.rollout import MEASURES, Comparison, TrialEvidence, last_a
 from perpetune.policy.verdict import Interval
 from perpetune.prediction_log.answers.trial_outcomes import Outcome
 from perpetune.prediction_log.labels.delays import settled_prefix
-from perpetune.statistics.anytime_disagreements import anytime_bounds
-from perpetune.statistics.confidence_sequences import SequentialEstimate, mean_difference, paired_mean_difference
 from perpetune.statistics.disagreements import Disagreements, compare_disagreements
 from perpetune.statistics.mean_difference import Sample, difference_bounds
+from perpetune.statistics.sequential.anytime_disagreements import anytime_bounds
+from perpetune.statistics.sequential.confidence_sequences import (
+    SequentialEstimate,
+    mean_difference,
+    paired_mean_difference,
+)
 
 Pair = tuple[Outcome, Outcome]
 """What champion and challenger answered to the same request."""

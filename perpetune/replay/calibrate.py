@@ -18,8 +18,8 @@ from perpetune.replay.resample import (
     median_delay,
     with_drop,
 )
-from perpetune.statistics.change_point import evidence_paths
 from perpetune.statistics.estimate import Estimate, estimate_mean, wilson
+from perpetune.statistics.sequential.change_point import evidence_paths
 
 HISTORIES = 200
 MAX_LABELS = 20_000  # of a simulated history

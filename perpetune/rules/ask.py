@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from perpetune.curation.rows.dedup_key import row_hash
 from perpetune.engines.engine import ContextExceeded, EngineDown, Unsupported
+from perpetune.engines.openai_api.tls import remote_tls
 from perpetune.engines.remote_engine import UNVERSIONED, RemoteEngine, label_named, remote_release
-from perpetune.engines.tls import remote_tls
 from perpetune.errors import PerpetuneError
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.params import RemoteModel

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from perpetune.engines.tls import Tls, vllm_tls
+from perpetune.engines.openai_api.tls import Tls, vllm_tls
 from perpetune.errors import PerpetuneError
 from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.prefect_api import ui_url

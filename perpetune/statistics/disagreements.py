@@ -14,8 +14,8 @@ from statistics import NormalDist
 import numpy as np
 from scipy.stats import beta, binomtest
 
-from perpetune.statistics.betting import mean_bounds, p_value_above
 from perpetune.statistics.paired import PairedComparison
+from perpetune.statistics.sequential.betting import mean_bounds, p_value_above
 
 LEAST_LABELS = 20  # of scores of 0 and 1: with fewer the score test is not trusted, and betting takes its place
 FOR_RATIO = 0.2  # part of an interval's error that is spent on the ratio of differing rows, if betting bounds the rest

@@ -21,8 +21,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from perpetune.statistics.betting import log_capital
 from perpetune.statistics.estimate import Floats
+from perpetune.statistics.sequential.betting import log_capital
 
 LARGE = 25.0
 GRID = 500  # values of a mean that are tried: bounds are rounded outwards to steps of 0.002

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.special import gammaln, xlogy
 from scipy.stats import norm
 
-from perpetune.statistics.betting import p_value_above
 from perpetune.statistics.estimate import Floats
+from perpetune.statistics.sequential.betting import p_value_above
 from perpetune.statistics.units import are_rows, units_of
 
 EXACT_ROWS = 150  # up to here the test is exact; beyond, the asymptotic score test keeps its level

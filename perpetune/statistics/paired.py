@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from perpetune.statistics.betting import mean_bounds, p_value_above
 from perpetune.statistics.estimate import BLOCK, Floats, wilson
+from perpetune.statistics.sequential.betting import mean_bounds, p_value_above
 from perpetune.statistics.units import are_rows, effective_rows, mean_square, units_of
 
 Mask = npt.NDArray[np.bool_]
@@ -59,7 +59,7 @@ def compare(
 
     If all scores are 0 or 1: McNemar's exact test (McNemar 1947) and Newcombe's method 10 for the interval (Newcombe
     1998, Statistics in Medicine 17:2635). Otherwise a test and an interval by betting, which hold their level for skewed
-    scores too (see perpetune/statistics/betting.py). If no row differs, the interval is exact: see `unseen_ratio`. The
+    scores too (see perpetune/statistics/sequential/betting.py). If no row differs, the interval is exact: see `unseen_ratio`. The
     order of the rows does not matter.
 
     Rows of one of the `groups` are one observation; `weights` are what each row counts in the mean. Scores of 0 and 1 then

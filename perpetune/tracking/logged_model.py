@@ -43,8 +43,8 @@ class VersionModel(PythonModel):
 
 def _load_remote(folder: Path, card: ModelCard) -> Answers:
     """A model behind an OpenAI-compatible API."""
+    from perpetune.engines.openai_api.tls import remote_tls
     from perpetune.engines.remote_engine import remote_answers
-    from perpetune.engines.tls import remote_tls
     from perpetune.model.release import ServingFacts, release_of
     from perpetune.records import Message
     from perpetune.settings import Settings

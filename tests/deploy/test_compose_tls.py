@@ -19,7 +19,7 @@ import pytest
 from compose_file import containers, read_compose
 from waiting import eventually
 
-from perpetune.engines.tls import vllm_tls
+from perpetune.engines.openai_api.tls import vllm_tls
 from perpetune.runtime.processes import free_ports
 from perpetune.settings import Settings
 

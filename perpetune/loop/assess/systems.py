@@ -12,8 +12,8 @@ from perpetune.classifiers.encoder import Encoder, load_encoder
 from perpetune.classifiers.ensemble import read_powers
 from perpetune.classifiers.linear import load_linear_model
 from perpetune.classifiers.temperature import fit_temperature
+from perpetune.engines.openai_api.tls import remote_tls
 from perpetune.engines.remote_engine import remote_answers
-from perpetune.engines.tls import remote_tls
 from perpetune.evaluation.baselines import answers_of, fitted_linear
 from perpetune.generation.answer import Answer, PromptRejected
 from perpetune.inference.predictor import Predictor

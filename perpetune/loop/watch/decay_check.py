@@ -14,7 +14,7 @@ from perpetune.monitoring.window import Window
 from perpetune.params import WatchParams
 from perpetune.policy.retraining import Decay, MixShift
 from perpetune.records import Example, Prediction, RecordedAnswer
-from perpetune.statistics.change_point import WeightedScore, evidence_without, most_likely_change
+from perpetune.statistics.sequential.change_point import WeightedScore, evidence_without, most_likely_change
 
 PARTS_OF_DAY = 4
 WHOLE_DAYS = 2  # that reference and labels before a fall must span, so that it can be the time of day

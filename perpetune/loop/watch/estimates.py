@@ -14,7 +14,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from sqlalchemy import Engine
 
 from perpetune.curation.text import fingerprint
-from perpetune.engines.tls import remote_tls
+from perpetune.engines.openai_api.tls import remote_tls
 from perpetune.monitoring.estimated_accuracy import (
     LAST_LABELS,
     Estimator,

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from pydantic import SecretStr
 
+from perpetune.engines.openai_api.tls import Tls
 from perpetune.engines.remote_engine import remote_release, remote_replies
-from perpetune.engines.tls import Tls
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.monitoring.estimates.measured import Answered, Measured

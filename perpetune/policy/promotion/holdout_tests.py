@@ -12,8 +12,8 @@ from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidenc
 from perpetune.policy.promotion.rules import gain_level, gain_worth_finding, least_rows, rules_for_costs
 from perpetune.policy.promotion.sentences import as_independent, collect, difference
 from perpetune.policy.wording import points, versus_alpha
-from perpetune.statistics.betting import equivalent_level
 from perpetune.statistics.power import power_of, rows_needed
+from perpetune.statistics.sequential.betting import equivalent_level
 
 ANCHOR_ERROR = 0.1  # of the test against the anchor, on rows that decided nothing before
 

@@ -13,7 +13,7 @@ from perpetune.monitoring.detector_state import DetectorState, new_state, update
 from perpetune.params import Params
 from perpetune.policy.retraining import MONTH_DAYS, PastRefresh, RetrainEvidence, labels_of_change, should_retrain
 from perpetune.replay.policies.policy import Champion, Observation, Refresh, RetrainCall, cron_times, unsuccessful
-from perpetune.statistics.change_point import WeightedScore
+from perpetune.statistics.sequential.change_point import WeightedScore
 
 PERPETUNE = "perpetune"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from perpetune.monitoring.decay import by_cluster, measure_decay
 from perpetune.monitoring.detector_state import DetectorState, new_state, update_state
 from perpetune.params import load_params
-from perpetune.statistics.change_point import WeightedScore
+from perpetune.statistics.sequential.change_point import WeightedScore
 
 MONITOR = load_params(Path("params.yaml")).watch
 SCORES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60) | st.lists(

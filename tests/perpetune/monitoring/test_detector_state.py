@@ -20,7 +20,12 @@ from perpetune.monitoring.detector_state import (
     with_reference,
 )
 from perpetune.params import load_params
-from perpetune.statistics.change_point import WeightedScore, most_likely_change, new_detector, update_detector
+from perpetune.statistics.sequential.change_point import (
+    WeightedScore,
+    most_likely_change,
+    new_detector,
+    update_detector,
+)
 
 RULES = load_params(Path("params.yaml")).watch.model_copy(update={"window": 100, "run_length": 10_000})
 REFERENCE = [WeightedScore(1.0)] * 90 + [WeightedScore(0.0)] * 10

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perpetune.engines.openai_chat import merge_call
+from perpetune.engines.openai_api.chat import merge_call
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta
 from perpetune.records import CutOff

@@ -20,7 +20,7 @@ from perpetune.model.release import ModelCard, System
 from perpetune.monitoring.detector_state import DETECTOR, from_text, new_state, to_text, update_state
 from perpetune.params import BaseParams
 from perpetune.policy.decision.record import Decision
-from perpetune.statistics.change_point import WeightedScore
+from perpetune.statistics.sequential.change_point import WeightedScore
 from perpetune.tracking import registry
 from perpetune.tracking.runs import artifact, artifact_names, close_run, log_metrics, open_run
 

@@ -26,7 +26,7 @@ from perpetune.prediction_log.answers.embeddings import store_embeddings
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Example, Prediction, write_jsonl
-from perpetune.statistics.alarm_budget import LEAST_LEVEL, MOST_SAVED, PART, AlarmBudget
+from perpetune.statistics.sequential.alarm_budget import LEAST_LEVEL, MOST_SAVED, PART, AlarmBudget
 from perpetune.tracking.registry import Version
 
 pytestmark = pytest.mark.slow

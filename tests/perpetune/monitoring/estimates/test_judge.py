@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perpetune.engines.tls import Tls, TlsFiles
+from perpetune.engines.openai_api.tls import Tls, TlsFiles
 from perpetune.monitoring.estimates.judge import RUBRIC, affordable, grade_in, grades, question
 from perpetune.monitoring.estimates.measured import Answered, Measured
 from perpetune.params import JudgeParams

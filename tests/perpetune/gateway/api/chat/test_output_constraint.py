@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perpetune.engines.openai_chat import chat_body
+from perpetune.engines.openai_api.chat import chat_body
 from perpetune.gateway.releases.parity import require_parity
 from perpetune.generation.parameters import GenerationConfig
 from perpetune.model.release import GoldenPrompt, Release, ServingFacts, Trial

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from perpetune.statistics.betting import mean_bounds
-from perpetune.statistics.confidence_sequences import ratio_bounds
 from perpetune.statistics.disagreements import FOR_RATIO, Disagreements
+from perpetune.statistics.sequential.betting import mean_bounds
+from perpetune.statistics.sequential.confidence_sequences import ratio_bounds
 
 
 def anytime_bounds(found: Disagreements, alpha: float) -> tuple[float, float]:

@@ -14,8 +14,8 @@ from aiohttp import web
 from certificates import Authority
 
 from perpetune.engines.engine import EngineDown
+from perpetune.engines.openai_api.tls import Tls, TlsFiles, remote_tls, vllm_tls
 from perpetune.engines.remote_engine import RemoteEngine, remote_answers
-from perpetune.engines.tls import Tls, TlsFiles, remote_tls, vllm_tls
 from perpetune.engines.vllm_engine import VllmEngine
 from perpetune.errors import PerpetuneError
 from perpetune.generation.parameters import GenerationConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perpetune.engines.openai_chat import StreamAssembler, read_answers
+from perpetune.engines.openai_api.chat import StreamAssembler, read_answers
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.parameters import Delta, GenerationConfig
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from perpetune.statistics.confidence_sequences import (
+from perpetune.statistics.sequential.confidence_sequences import (
     drifting_mean_interval,
     mean_difference,
     mean_interval,

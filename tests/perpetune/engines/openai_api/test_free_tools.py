@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from perpetune.engines.free_tools import free_tools
-from perpetune.engines.openai_chat import merge_call
+from perpetune.engines.openai_api.chat import merge_call
+from perpetune.engines.openai_api.free_tools import free_tools
 from perpetune.generation.answer import Answer, TokenLogprob
 from perpetune.generation.parameters import Delta, GenerationConfig
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from perpetune.engines.http_client.connection import Disconnected
+from perpetune.engines.openai_api.http_client.connection import Disconnected
 from perpetune.errors import PerpetuneError
 from perpetune.settings import Settings
 

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from pydantic_core import to_json
 
 from perpetune.engines.engine import EngineDown
-from perpetune.engines.http_client.connection import Connection
-from perpetune.engines.http_client.pool import ConnectionPool
-from perpetune.engines.tls import Tls, TlsFiles
+from perpetune.engines.openai_api.http_client.connection import Connection
+from perpetune.engines.openai_api.http_client.pool import ConnectionPool
+from perpetune.engines.openai_api.tls import Tls, TlsFiles
 
 _CLIENT_FAULTS = frozenset({400, 404, 413, 422})
 

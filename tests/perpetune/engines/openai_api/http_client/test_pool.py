@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from perpetune.engines.http_client import pool as pool_module
-from perpetune.engines.http_client.connection import LONGEST_LINE, Disconnected
-from perpetune.engines.http_client.pool import ConnectionPool
-from perpetune.engines.tls import Tls, TlsFiles
+from perpetune.engines.openai_api.http_client import pool as pool_module
+from perpetune.engines.openai_api.http_client.connection import LONGEST_LINE, Disconnected
+from perpetune.engines.openai_api.http_client.pool import ConnectionPool
+from perpetune.engines.openai_api.tls import Tls, TlsFiles
 from perpetune.errors import PerpetuneError
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaln, xlog1py, xlogy
 
-from perpetune.statistics.betting import p_value_above
+from perpetune.statistics.sequential.betting import p_value_above
 
 Numbers = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpetune.statistics.change_point import (
+from perpetune.statistics.sequential.change_point import (
     LEAST_RATIO,
     PER_SIZE,
     SCALE,

@@ -4,7 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from perpetune.statistics.alarm_budget import LEAST_LEVEL, MOST_SAVED, AlarmBudget, affordable, refilled, spent
+from perpetune.statistics.sequential.alarm_budget import (
+    LEAST_LEVEL,
+    MOST_SAVED,
+    AlarmBudget,
+    affordable,
+    refilled,
+    spent,
+)
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 

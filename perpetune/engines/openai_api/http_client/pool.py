@@ -13,8 +13,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import aiohappyeyeballs
 
-from perpetune.engines.http_client.connection import Connection, Disconnected
-from perpetune.engines.tls import Tls
+from perpetune.engines.openai_api.http_client.connection import Connection, Disconnected
+from perpetune.engines.openai_api.tls import Tls
 from perpetune.errors import PerpetuneError
 
 _CONNECT_SECONDS = 5.0  # TLS included

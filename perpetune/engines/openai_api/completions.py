@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from perpetune.engines.openai_chat import chat_body
+from perpetune.engines.openai_api.chat import chat_body
 from perpetune.generation.parameters import GenerationConfig
 
 

@@ -13,7 +13,7 @@ import pytest
 from byte_models import random_byte_model
 
 from perpetune.engines.engine import Unsupported
-from perpetune.engines.forced_tool import forced_tool
+from perpetune.engines.openai_api.forced_tool import forced_tool
 from perpetune.engines.transformers_engine import TransformersEngine
 from perpetune.generation.answer import Answer
 from perpetune.generation.parameters import Delta, GenerationConfig

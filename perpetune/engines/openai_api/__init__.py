@@ -1,0 +1,1 @@
+"""Asking a server with the API of OpenAI."""

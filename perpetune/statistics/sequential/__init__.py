@@ -1,0 +1,1 @@
+"""What holds at every look at data that goes on arriving."""
