@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import yaml
@@ -15,7 +17,7 @@ from pydantic import AliasChoices, AliasPath
 from pydantic.fields import FieldInfo
 
 from perpetune.params import Params
-from perpetune.params import sections as sections_module
+from perpetune.params import sections as package
 from perpetune.params.renamed_settings import SCHEMA, SCHEMA_KEY
 from perpetune.settings import Settings
 
@@ -52,7 +54,8 @@ class SectionText:
 
 def sections() -> tuple[SectionText, ...]:
     schema = Params.model_json_schema()
-    describe(schema, attribute_docstrings(sections_module))
+    for module in iter_modules(package.__path__, f"{package.__name__}."):
+        describe(schema, attribute_docstrings(import_module(module.name)))
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     return tuple(_sections(schema, shipped))
 
@@ -101,7 +104,7 @@ def _split(text: str) -> tuple[str, str]:
 def settings_page() -> str:
     parts = [
         "# Settings",
-        "Each setting of `params.yaml`, generated from `perpetune/params/sections.py`. A wrong name, type or value is reported "
+        "Each setting of `params.yaml`, generated from `perpetune/params/sections`. A wrong name, type or value is reported "
         "with its file, line and field before anything starts. *Shipped* is the value in the `params.yaml` of the "
         "repository, which is the reviews task of the demo.",
     ]

@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 from perpetune.errors import PerpetuneError
 from perpetune.output_schema import position, schema_error
 from perpetune.params.renamed_settings import RENAMED, SCHEMA, SCHEMA_KEY
-from perpetune.params.sections import NUMBER, Params
+from perpetune.params.sections.kinds import NUMBER
+from perpetune.params.sections.whole import Params
 
 UPGRADE = "`perpetune params upgrade` writes the new names into the file and keeps a copy of the old one"
 
