@@ -56,10 +56,11 @@ def gather(workspace: Workspace, version: str) -> VersionReport:
     version = found.version
     run = read_run(found.run_id)
     decisions = _decisions(workspace, version)
+    aliases = registry.aliases_of(task).get(version, ())
     return VersionReport(
         task=task,
         version=version,
-        aliases=tuple(alias for alias in ("champion", "challenger", "previous") if _has_alias(found, alias)),
+        aliases=tuple(alias for alias in ("champion", "challenger", "previous") if alias in aliases),
         written=datetime.now(UTC),
         trigger=Trigger(
             run.tags.get("perpetune.trigger", "unknown"), run.tags.get("perpetune.reason", ""), run.started
@@ -87,11 +88,6 @@ def _decisions(workspace: Workspace, version: str) -> list[Decision]:
         return decisions_of(workspace, version)
     except NoDecision:
         return []
-
-
-def _has_alias(version: Version, alias: registry.Alias) -> bool:
-    found = registry.find(version.task, alias)
-    return found is not None and found.version == version.version
 
 
 def _compared_with(version: Version, decisions: list[Decision]) -> Version | None:

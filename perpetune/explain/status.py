@@ -37,14 +37,22 @@ from perpetune.statistics.sequential.change_point import most_likely_change
 from perpetune.tracking import registry
 from perpetune.tracking.alias_moves import complete_move
 from perpetune.tracking.registry import Version
-from perpetune.tracking.runs import ERROR, MlflowError, artifact, artifact_names, newest_ended, newest_run, runs_url
+from perpetune.tracking.runs import (
+    ERROR,
+    EndedRun,
+    MlflowError,
+    artifact,
+    artifact_names,
+    newest_ended,
+    newest_run,
+    runs_url,
+)
 from perpetune.workspace import Workspace
 
 WATCH = "`perpetune watch`"
 NOT_RUNNING = "not running"
 MLFLOW, LOG = "MLflow", "log"  # parts that may be unknown
 MOST_MISSED = 100  # missed checks that are counted
-KINDS: tuple[Kind, ...] = ("refresh", "watch")
 _OF_UNASKED = " labels came unasked and "  # in the reasons of a check: see perpetune.policy.ignorable
 Part = TypeVar("Part")
 
@@ -197,9 +205,8 @@ class _Check:
     estimates: tuple[str, ...] = ()
 
 
-def _last_check(task: str, decision: Decision | None) -> _Check | None:
-    """The newest check, and its decision if it made one; None if there has been none."""
-    run = newest_ended(task, "watch")
+def _last_check(run: EndedRun | None, decision: Decision | None) -> _Check | None:
+    """The check of a run, and its decision if it made one."""
     if run is None:
         return None
     ended = datetime.fromtimestamp(run.ended, UTC)
@@ -278,9 +285,12 @@ def _read_registry(workspace: Workspace, mlflow: ServiceState, now: datetime, al
     found, has_older = (registry.versions(task), False) if all_versions else registry.newest(task, NEWEST, aliases)
     lines = _versions(aliases, found)
     champion = next((each for each in found if "champion" in aliases.get(each.version, ())), None)
-    newest = {kind: _newest(workspace, kind) for kind in KINDS}
-    check = _last_check(task, newest["watch"])
-    step, steps = _next_check() if check and check.failed else _next(newest, lines)
+    ended = newest_ended(task, "watch")
+    checked = _decision_in(ended.run_id) if ended and ended.succeeded else None
+    check = _last_check(ended, checked)
+    refreshed = _newest_decision(workspace, "refresh")
+    latest = _latest(workspace, refreshed) if refreshed else None
+    step, steps = _next_check() if check and check.failed else _next([latest, checked], lines)
     return _Registry(
         versions=lines,
         has_older=has_older,
@@ -292,7 +302,7 @@ def _read_registry(workspace: Workspace, mlflow: ServiceState, now: datetime, al
         steps=steps,
         unfinished=_unfinished(workspace),
         detector_state=_detector_state(workspace, champion),
-        hosted=_hosted(workspace) if lines else None,
+        hosted=hosted_in(refreshed) if refreshed and lines else None,
         training_hours=device_hours_since(task, month_start(now).timestamp()),
         waiting=tuple(each for each in pending_approvals(workspace) if not each.approved),
     )
@@ -360,13 +370,11 @@ def _next_check() -> tuple[str | None, tuple[str, ...]]:
     return WATCH, (f"Correct the error of the check, then {WATCH}.",)
 
 
-def _next(
-    decisions: Mapping[Kind, Decision | None], versions: Sequence[VersionLine]
-) -> tuple[str | None, tuple[str, ...]]:
+def _next(decisions: Sequence[Decision | None], versions: Sequence[VersionLine]) -> tuple[str | None, tuple[str, ...]]:
     """The command and the steps after the newest verdict, or how to get a serving version."""
     if not versions:
         return "`perpetune refresh`", ("`perpetune refresh` trains the first version.",)
-    found = [each for each in decisions.values() if each is not None]
+    found = [each for each in decisions if each is not None]
     newest = max(found, key=lambda decision: decision.time) if found else None
     steps = next_steps(newest) if newest else ()
     if not any("champion" in line.aliases for line in versions) and not steps:
@@ -375,13 +383,24 @@ def _next(
     return next_step(newest) if newest else None, steps
 
 
-def _newest(workspace: Workspace, kind: Kind) -> Decision | None:
+def _newest_decision(workspace: Workspace, kind: Kind) -> Decision | None:
     try:
-        decision, _ = newest_decision(workspace, kind)
+        return newest_decision(workspace, kind)[0]
     except NoDecision:
         return None
+
+
+def _decision_in(run_id: str) -> Decision | None:
+    try:
+        return _read_decision(run_id)
+    except NoDecision:
+        return None
+
+
+def _latest(workspace: Workspace, decision: Decision) -> Decision:
+    """The last decision on the version of a refresh's decision."""
     version = decision.ids.model_version
-    return decisions_of(workspace, version)[0] if kind == "refresh" and version is not None else decision
+    return decision if version is None else decisions_of(workspace, version)[0]
 
 
 def _versions(aliases: Mapping[str, tuple[str, ...]], found: Sequence[Version]) -> tuple[VersionLine, ...]:
@@ -411,13 +430,6 @@ def _release(tags: Mapping[str, str]) -> str:
     if state in ("canary", "shadow"):
         return f"{state}, {registry.traffic_ratio(tags):.0%}"
     return f"{state}: {tags['release.reason']}" if state == "refused" and "release.reason" in tags else state
-
-
-def _hosted(workspace: Workspace) -> str | None:
-    try:
-        return hosted_in(newest_decision(workspace, "refresh")[0])
-    except NoDecision:
-        return None
 
 
 def _unfinished(workspace: Workspace) -> str | None:
@@ -468,7 +480,9 @@ def newest_decision(workspace: Workspace, kind: Kind) -> tuple[Decision, str]:
 
 def decision_of(workspace: Workspace, kind: Kind, flow_run_id: str) -> Decision | None:
     """The final decision of a flow run, including a person's approval; None if it made no decision."""
-    decision = _newest(workspace, kind)
+    decision = _newest_decision(workspace, kind)
+    if decision and kind == "refresh":
+        decision = _latest(workspace, decision)
     return decision if decision and decision.ids.prefect_flow_run_id == flow_run_id else None
 
 

@@ -111,8 +111,15 @@ def move(task: str, plan: Callable[[Aliases], Change | None]) -> dict[str, str]:
 
 def complete_move(task: str) -> bool:
     """Complete a move that a killed process has left; returns whether there was one."""
+    if not is_moving(task):
+        return False
     model = _read(task)
     return model.move is not None and _complete(task, model)
+
+
+def is_moving(task: str) -> bool:
+    """Whether a move is under way. It takes as long however many versions there are, of which `_read` makes MLflow read all."""
+    return bool(MlflowClient().search_registered_models(f"name = '{task}' and tags.`{MOVE}` != ''", max_results=1))
 
 
 def _complete(task: str, model: _Model) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ from perpetune.model.release import (
 )
 from perpetune.records import to_json
 from perpetune.tracking import weights_digest
-from perpetune.tracking.alias_moves import Aliases, Change, aliases_of_model, move, state_of_model, write
+from perpetune.tracking.alias_moves import Aliases, Change, aliases_of_model, is_moving, move, state_of_model, write
 from perpetune.tracking.runs import Run, active, ui_url
 
 Alias = Literal["champion", "challenger", "previous"]
@@ -217,6 +217,12 @@ def wanted(task: str) -> DesiredReleases:
     return DesiredReleases(champion, aliases.get("previous"), trial, registered)
 
 
+def running_trial(task: str) -> Trial | None:
+    """The trial of a version beside the champion; None if there is none."""
+    challenger = find(task, "challenger")
+    return _trial(challenger) if challenger else None
+
+
 def aliases_of(task: str) -> dict[str, tuple[str, ...]]:
     """The aliases by version."""
     found: dict[str, tuple[str, ...]] = {}
@@ -255,8 +261,17 @@ def _now() -> str:
 
 def find(task: str, alias: Alias) -> Version | None:
     """The version with the alias; None if there is none."""
-    version = aliases_of_model(task).get(alias)
-    return _existing(task, version) if version else None
+    return _with_alias(task, alias)
+
+
+def _with_alias(task: str, alias: str) -> Version | None:
+    """It takes as long however many versions there are. If a move begins between the two requests, the alias is where it was
+    before or where the move puts it.
+    """
+    if is_moving(task):
+        version = aliases_of_model(task).get(alias)
+        return _existing(task, version) if version else None
+    return _if_any(task, lambda: MlflowClient().get_model_version_by_alias(task, alias))
 
 
 def get(task: str, version: str) -> Version:
@@ -272,18 +287,21 @@ def get(task: str, version: str) -> Version:
 
 def named(task: str, name: str) -> Version:
     """A version by its number or alias. Raises PerpetuneError if there is none."""
-    return get(task, aliases_of_model(task).get(name, name))
+    return get(task, name) if name.isdecimal() else _with_alias(task, name) or get(task, name)
 
 
 def _existing(task: str, version: str) -> Version | None:
     """The version, or None: one with an alias may have been deleted since the alias was read."""
+    return _if_any(task, lambda: MlflowClient().get_model_version(task, version))
+
+
+def _if_any(task: str, read: Callable[[], ModelVersion]) -> Version | None:
     try:
-        found = MlflowClient().get_model_version(task, version)
+        return _version(task, read())
     except MlflowException as fault:
         if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         return None
-    return Version(task, str(found.version), str(found.run_id), dict(found.tags))
 
 
 def versions(task: str) -> list[Version]:
@@ -331,10 +349,8 @@ def _version(task: str, found: ModelVersion) -> Version:
 
 def version_from_run(task: str, run: Run, adapter_digest: str) -> str | None:
     """The version that a run has already registered for this adapter; None if there is none."""
-    found = (
-        each for each in versions(task) if each.run_id == run.id and each.tags.get("adapter.digest") == adapter_digest
-    )
-    return next((each.version for each in found), None)
+    made = _search(task, f" and run_id = '{run.id}'")
+    return next((each.version for each in made if each.tags.get("adapter.digest") == adapter_digest), None)
 
 
 def tag_version(task: str, version: str, tags: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -41,6 +41,8 @@ MlflowError = MlflowException  # for modules that may not import MLflow
 ACTIVE, YES = "perpetune.active", "yes"  # tag of a run that MLflow marks as finished while it goes on
 ERROR = "error"  # tag of a run: what it failed with
 _MAX_ERROR = 1000  # characters
+_KIND = "perpetune.kind"  # tag: refresh, watch, first or tune
+_MOST_UNFINISHED = 50
 
 
 @dataclass(frozen=True)
@@ -160,30 +162,59 @@ def reopen_run(run: Run, tags: Mapping[str, str]) -> Run:
 
 
 def unfinished_runs(experiment: str, kind: str) -> list[UnfinishedRun]:
-    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first.
+    """The newest runs tagged `perpetune.kind`=kind that did not finish, newest first; older ones may be left out.
 
     A run that was killed inside `active` is marked as finished by MLflow, and did not finish either.
     """
-    of_kind = f"tags.`perpetune.kind` = '{kind}'"
-    found = _runs(experiment, f"{of_kind} and attributes.status != 'FINISHED'", 50)
-    found += _runs(experiment, f"{of_kind} and attributes.status = 'FINISHED' and tags.`{ACTIVE}` = '{YES}'", 50)
+    experiment_id = _experiment_id(experiment)
+    if experiment_id is None:
+        return []
+    found = _few_of_kind(experiment_id, kind, "attributes.status != 'FINISHED'")
+    found += _few_of_kind(experiment_id, kind, f"attributes.status = 'FINISHED' and tags.`{ACTIVE}` = '{YES}'")
     newest_first = sorted(found, key=lambda each: each.info.start_time, reverse=True)
     return [_unfinished(each) for each in newest_first]
 
 
+def _few_of_kind(experiment_id: str, kind: str, condition: str) -> list[MlflowRun]:
+    """The newest runs of a kind, by a condition that few runs meet.
+
+    To find a kind, MLflow's database reads the tags of every run there has been. So it is not asked for one, unless other
+    kinds fill the answer.
+    """
+    found = _search(experiment_id, condition, _MOST_UNFINISHED)
+    of_kind = _of_kind(found, kind)
+    if len(found) < _MOST_UNFINISHED or len(of_kind) >= _MOST_UNFINISHED / 2:
+        return of_kind
+    return _search(experiment_id, f"{_is_of(kind)} and {condition}", _MOST_UNFINISHED)
+
+
+def _is_of(kind: str) -> str:
+    return f"tags.`{_KIND}` = '{kind}'"
+
+
+def _of_kind(runs: Sequence[MlflowRun], kind: str) -> list[MlflowRun]:
+    return [each for each in runs if each.data.tags.get(_KIND) == kind]
+
+
 def newest_of_any_status(experiment: str, kind: str) -> UnfinishedRun | None:
     """The run tagged `perpetune.kind`=kind that began last, finished or not."""
-    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}'", 1)
+    found = _runs(experiment, _is_of(kind), 1)
     return _unfinished(found[0]) if found else None
 
 
 def _runs(experiment: str, query: str, most: int) -> list[MlflowRun]:
-    client = MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return []
+    experiment_id = _experiment_id(experiment)
+    return [] if experiment_id is None else _search(experiment_id, query, most)
+
+
+def _experiment_id(name: str) -> str | None:
+    found = MlflowClient().get_experiment_by_name(name)
+    return None if found is None else str(found.experiment_id)
+
+
+def _search(experiment_id: str, query: str, most: int) -> list[MlflowRun]:
     newest_first = ["attributes.start_time DESC"]
-    return [*client.search_runs([found.experiment_id], query, ViewType.ACTIVE_ONLY, most, newest_first)]
+    return [*MlflowClient().search_runs([experiment_id], query, ViewType.ACTIVE_ONLY, most, newest_first)]
 
 
 def _unfinished(run: MlflowRun) -> UnfinishedRun:
@@ -399,7 +430,7 @@ def newest_run(experiment: str, kind: str) -> tuple[Run, float] | None:
         return None
     runs = client.search_runs(
         [found.experiment_id],
-        f"tags.`perpetune.kind` = '{kind}' and attributes.status = 'FINISHED'",
+        f"{_is_of(kind)} and attributes.status = 'FINISHED'",
         ViewType.ACTIVE_ONLY,
         max_results=1,
         order_by=["attributes.end_time DESC"],
@@ -417,13 +448,22 @@ def newest_tagged(experiment: str, key: str, *, but: str) -> str | None:
 
 def newest_finished(experiment: str, kind: str) -> EndedRun | None:
     """The run tagged `perpetune.kind`=kind that began last, of those that finished."""
-    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status = 'FINISHED'", 1)
+    found = _runs(experiment, f"{_is_of(kind)} and attributes.status = 'FINISHED'", 1)
     return _ended(found[0]) if found else None
 
 
 def newest_ended(experiment: str, kind: str) -> EndedRun | None:
-    """The newest run tagged `perpetune.kind`=kind that has ended, whether it succeeded, failed or was killed."""
-    found = _runs(experiment, f"tags.`perpetune.kind` = '{kind}' and attributes.status != 'RUNNING'", 1)
+    """The newest run tagged `perpetune.kind`=kind that has ended, whether it succeeded, failed or was killed.
+
+    MLflow's database finds those of a day by their start much faster than all of a kind, of which there may be a check an
+    hour for years.
+    """
+    experiment_id, ended = _experiment_id(experiment), "attributes.status != 'RUNNING'"
+    if experiment_id is None:
+        return None
+    day_ago = int(1000 * (datetime.now(UTC) - timedelta(days=1)).timestamp())
+    found = _of_kind(_search(experiment_id, f"{ended} and attributes.start_time >= {day_ago}", 5), kind)
+    found = found or _search(experiment_id, f"{_is_of(kind)} and {ended}", 1)
     return _ended(found[0]) if found else None
 
 
@@ -446,14 +486,12 @@ def curve_of(run_id: str, metric: str) -> dict[int, float]:
 
 def ended_runs(experiment: str, kind: str, since: float) -> list[EndedRun]:
     """Runs tagged `perpetune.kind`=kind started since `since` (Unix seconds) that finished or failed, oldest first."""
-    client = MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    experiment_id = _experiment_id(experiment)
+    if experiment_id is None:
         return []
-    query = f"tags.`perpetune.kind` = '{kind}' and attributes.start_time >= {int(since * 1000)}"
-    search = partial(
-        client.search_runs, [found.experiment_id], query, ViewType.ACTIVE_ONLY, order_by=["attributes.start_time"]
-    )
+    query = f"{_is_of(kind)} and attributes.start_time >= {int(since * 1000)}"
+    oldest_first = ["attributes.start_time"]
+    search = partial(MlflowClient().search_runs, [experiment_id], query, ViewType.ACTIVE_ONLY, order_by=oldest_first)
     page = search()
     runs = list(page)
     while page.token:

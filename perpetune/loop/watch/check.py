@@ -134,7 +134,8 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     if is_first_version(champion.run_id):
         return _check_first_version(workspace, run, champion, flow_run_id)
     folder = workspace.run_folder(run.id)
-    reference = promoted_answers(workspace, champion, folder)
+    newest = newest_answers(champion, folder)
+    reference = promoted_answers(workspace, champion, newest, folder)
     params = _by_cost(workspace, reference)
     before = counting(from_text(champion.tags.get(DETECTOR)), _scored_by(workspace))
     traffic = _read_log(workspace, champion, before.until)
@@ -144,7 +145,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     window = Window(
         traffic.recent,
         reference_examples(workspace),
-        {row.id: (row.output, row.confidence) for row in newest_answers(champion, folder)},
+        {row.id: (row.output, row.confidence) for row in newest},
         task.kind,
         deciding_scoring(workspace.params).score,
     )
@@ -201,7 +202,7 @@ def _check(workspace: Workspace, run: Run, champion: Version, flow_run_id: str) 
     urgent = params.urgent_labels if is_early else 0
     asked = ask_for_labels(workspace, champion, window, urgent=urgent) if decision.outcome == "ask for labels" else 0
     asked += draw_standing_lot(workspace, champion)
-    trial = registry.wanted(task.name).trial
+    trial = registry.running_trial(task.name)
     page = artifact_url(run.url, REPORT)
     return CheckResult(decision, page, len(traffic.recent), decay_check.new, trial.version if trial else None, asked)
 
@@ -254,7 +255,7 @@ def _check_first_version(workspace: Workspace, run: Run, champion: Version, flow
     if decision.outcome == "ask for labels":
         # All at random: its confidence says little, and uncertain requests are not added to the holdouts.
         asked = ask_for_labels(workspace, champion, Window(recent, (), {}, params.task.kind), random_ratio=1.0)
-    trial = registry.wanted(champion.task).trial
+    trial = registry.running_trial(champion.task)
     return CheckResult(decision, None, len(recent), evidence.labelled, trial.version if trial else None, asked)
 
 

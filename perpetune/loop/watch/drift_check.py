@@ -23,7 +23,7 @@ WEEK = timedelta(days=7)
 WEEKLY = "requests of a week"
 STALE = timedelta(hours=1)  # behind the newest request: embeddings are no longer computed
 SEVERAL = 1.5  # windows in a week, from which its requests are tested beside the newest
-RECENT = 50  # versions, one of which spent the budget last
+RECENT = 50  # versions, one of which spent the budget last, unless the previous champion did
 
 
 def check_drift(
@@ -52,8 +52,9 @@ def drift_state(champion: Version) -> DriftState:
     """What the tests of the champion have kept; before its first, the budget that the versions before it have left."""
     if DRIFT in champion.tags:
         return from_text(champion.tags[DRIFT])
-    recent, _ = registry.newest(champion.task, RECENT, registry.aliases_of(champion.task))
-    others = (version.tags.get(DRIFT) for version in recent)
+    recent, _ = registry.newest(champion.task, RECENT)
+    previous = registry.find(champion.task, "previous")  # may be older
+    others = (version.tags.get(DRIFT) for version in (*recent, *filter(None, [previous])))
     return inherited(from_text(text) for text in others if text is not None)
 
 

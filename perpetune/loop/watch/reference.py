@@ -21,18 +21,21 @@ from perpetune.tracking.runs import artifact, read_run
 from perpetune.workspace import Workspace
 
 
-def promoted_answers(workspace: Workspace, champion: Version, folder: Path) -> Sequence[RecordedAnswer]:
+def promoted_answers(
+    workspace: Workspace, champion: Version, newest: Sequence[RecordedAnswer], folder: Path
+) -> Sequence[RecordedAnswer]:
     """The champion's answers when it was promoted: on the recent holdout only, if it had `reference.min_recent` rows.
 
     With `promote.costs` their scores are by what the answers cost now: see `scored_by_cost`.
 
-    Later evaluations do not count, because they would hide decay, unless the version was promoted by hand before its
-    own refresh had evaluated it. Raises PerpetuneError if there are none, or MLflow fails.
+    Later evaluations, of which `newest` is the last, do not count, because they would hide decay, unless the version was
+    promoted by hand before its own refresh had evaluated it. Raises PerpetuneError if there are none, or MLflow fails.
     """
     system = champion.tags.get(registry.EVALUATED_AS, "challenger")
-    found = answers(champion.run_id, system, folder)
+    is_newest = (champion.run_id, system) == _newest_evaluation(champion)
+    found = newest if is_newest else answers(champion.run_id, system, folder)
     if not found and not _was_evaluated(champion):
-        found = newest_answers(champion, folder)
+        found = newest
     used = reference_answers(scored_by_cost(workspace, found), workspace.params.reference)
     if not used:
         raise missing_answers(champion, champion.run_id, system)
@@ -44,11 +47,17 @@ def newest_answers(champion: Version, folder: Path) -> list[RecordedAnswer]:
 
     Raises PerpetuneError if there are none, or MLflow fails.
     """
-    run_id, _, system = champion.tags.get("answers", f"{champion.run_id}/challenger").partition("/")
+    run_id, system = _newest_evaluation(champion)
     found = answers(run_id, system, folder)
     if not found:
         raise missing_answers(champion, run_id, system)
     return found
+
+
+def _newest_evaluation(champion: Version) -> tuple[str, str]:
+    """The run of its last evaluation, and the champion's name among the systems there."""
+    run_id, _, system = champion.tags.get("answers", f"{champion.run_id}/challenger").partition("/")
+    return run_id, system
 
 
 def answers(run_id: str, system: str, folder: Path) -> list[RecordedAnswer]:

@@ -177,6 +177,26 @@ def test_a_version_that_is_deleted_while_aliases_are_read_is_none(task: str, mon
     assert registry.find(task, "challenger") is None
 
 
+def test_one_alias_is_read_without_reading_every_version(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To answer for the model, MLflow reads all its versions, of which there may be thousands."""
+    champion, tried = version_of(task, promoted=True), version_of(task)
+    registry.begin_trial(task, tried, "canary", 0.1)
+    monkeypatch.delattr(MlflowClient, "get_registered_model")
+    assert aliases(task) == [champion, tried, None]
+    assert registry.running_trial(task) == Trial(tried, "canary", 0.1)
+    assert [registry.named(task, name).version for name in ("champion", tried)] == [champion, tried]
+    assert not alias_moves.complete_move(task)
+
+
+def test_there_is_no_trial_of_a_version_that_was_only_registered(task: str) -> None:
+    assert registry.running_trial(task) is None
+    version_of(task, promoted=True)
+    version_of(task)
+    assert registry.running_trial(task) is None
+    with pytest.raises(PerpetuneError, match="has no version previous"):
+        registry.named(task, "previous")
+
+
 def test_ending_one_trial_leaves_another(task: str) -> None:
     champion, one, other = version_of(task, promoted=True), version_of(task), version_of(task)
     registry.begin_trial(task, other, "canary", 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from mlflow.tracking import MlflowClient
 
 from perpetune.errors import PerpetuneError
 from perpetune.tracking.runs import (
+    ACTIVE,
+    YES,
     Run,
     artifact,
     close_run,
@@ -21,6 +24,7 @@ from perpetune.tracking.runs import (
     log_params,
     log_table,
     mark_killed,
+    newest_ended,
     newest_finished,
     open_run,
     reopen_run,
@@ -54,6 +58,40 @@ def test_a_run_is_resumed_by_another_flow_run() -> None:
     close_run(run, succeeded=True)
     assert unfinished_runs("colours", "refresh") == []
     assert unfinished_runs("flavours", "refresh") == []
+
+
+def made(experiment: str, kind: str, status: str, days_ago: float = 0, **tags: str) -> str:
+    """A run that began so many days ago."""
+    client = MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    experiment_id = found.experiment_id if found else client.create_experiment(experiment)
+    began = int(1000 * (time.time() - 86_400 * days_ago))
+    run = client.create_run(experiment_id, began, {"perpetune.kind": kind, **tags})
+    client.update_run(run.info.run_id, status)
+    return str(run.info.run_id)
+
+
+def test_an_interrupted_refresh_is_found_behind_many_failed_checks() -> None:
+    failed = made("smells", "refresh", "FAILED", 3)
+    killed_in_training = made("smells", "refresh", "FINISHED", 2, **{ACTIVE: YES})
+    made("smells", "refresh", "FINISHED", 1)
+    checks = [made("smells", "watch", "FAILED", 1 - number / 100) for number in range(51)]
+    refreshes = [each.run.id for each in unfinished_runs("smells", "refresh")]
+    assert refreshes == [killed_in_training, failed], "the newest first"
+    assert [each.run.id for each in unfinished_runs("smells", "watch")][:25] == checks[::-1][:25]
+
+
+def test_the_newest_check_that_has_ended() -> None:
+    old = made("tastes", "watch", "FAILED", 3)
+    for _ in range(6):
+        made("tastes", "refresh", "FINISHED", 0.1)
+    found = newest_ended("tastes", "watch")
+    assert found is not None and (found.run_id, found.succeeded) == (old, False), "it is not of the last day"
+    new = made("tastes", "watch", "FINISHED", 0.2)
+    made("tastes", "watch", "RUNNING")
+    found = newest_ended("tastes", "watch")
+    assert found is not None and (found.run_id, found.succeeded) == (new, True), "the newest still runs"
+    assert newest_ended("nothing", "watch") is None
 
 
 def test_equal_params_may_be_logged_again_and_others_are_an_error() -> None:

@@ -14,7 +14,7 @@ import sqlalchemy
 from predictions import answered
 
 from perpetune.curation.running.layout import REFERENCE
-from perpetune.loop.watch.drift_check import check_drift, drift_state
+from perpetune.loop.watch.drift_check import RECENT, check_drift, drift_state
 from perpetune.model.weights import must_be_fetched, resolve, weights_digest
 from perpetune.monitoring.drift_state import DRIFT, DriftState, from_text, level_of_test, to_text
 from perpetune.monitoring.input_drift import BOTH, TEST
@@ -89,6 +89,22 @@ def test_a_new_champion_inherits_the_budget_and_no_result(releases: Callable[...
     assert state == DriftState(budget=left)
     assert level_of_test(state, NOW, 1.0, 0, 100) == pytest.approx(LEAST_LEVEL), "the first test does not wait"
     assert drift_state(registry.get(opened.task, old)).last == found
+
+
+def test_a_budget_is_inherited_from_a_previous_champion_of_long_ago(releases: Callable[..., Any]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from perpetune.tracking import registry
+
+    opened = releases()
+    old = opened.make()
+    registry.promote(opened.task, old)
+    registry.tag_version(opened.task, old, {DRIFT: to_text(DriftState(AlarmBudget(0.01, NOW)))})
+    for _ in range(RECENT):
+        MlflowClient().create_model_version(opened.task, "nowhere")
+    new = opened.make()
+    registry.promote(opened.task, new)
+    assert drift_state(registry.get(opened.task, new)) == DriftState(AlarmBudget(0.01, NOW))
 
 
 @pytest.mark.parametrize(("by_day", "drifted"), [("good", False), ("bad", True)])
