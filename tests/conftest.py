@@ -26,7 +26,7 @@ from perpetune.params import BaseParams, LoraParams, TrainParams
 from perpetune.records import Example
 from perpetune.training.job_files import Job
 
-pytest_plugins = ["gateways", "workspaces"]
+pytest_plugins = ["gateways", "workspaces", "prefect_server"]
 
 # A wheel that is missing is not fetched here: what a test finds must not depend on the network.
 os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -18,6 +20,7 @@ from perpetune.workspace import Workspace
 GB = 1e9
 FULL, NEARLY_FULL = 1 * GB, 5 * GB  # free bytes: a refresh of the small base writes about 0.5 GB
 PYTHONS = SpecifierSet(">=3.11,<3.12")
+_GPU_DEVICES = ("nvidia", "nvhost", "kfd", "dxg")
 MAX_NAMED = 3  # packages named of those that do not fit
 
 
@@ -88,12 +91,20 @@ def base_model(workspace: Workspace) -> Finding:
 
 
 def _free_memory() -> tuple[int, str]:
+    """Of the GPU, if there is one. PyTorch, which takes seconds to import, is asked only if there may be one."""
+    if not _may_have_gpu():
+        return psutil.virtual_memory().available, "memory (there is no GPU)"
     import torch
 
     from perpetune.training.free_memory import free_bytes
 
     has_gpu = torch.cuda.is_available()
     return free_bytes(), f"the GPU ({torch.cuda.get_device_name()})" if has_gpu else "memory (there is no GPU)"
+
+
+def _may_have_gpu() -> bool:
+    """Whether Linux has a device of a driver that PyTorch computes with: NVIDIA's, AMD's or that of Windows below it."""
+    return sys.platform != "linux" or any(each.name.startswith(_GPU_DEVICES) for each in Path("/dev").iterdir())
 
 
 def _existing(folder: Path) -> Path:

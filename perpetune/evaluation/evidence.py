@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from scipy.stats import beta
-
 from perpetune.evaluation.slices import Slice
 from perpetune.params import EvaluateParams, PromoteParams
 from perpetune.policy.promotion.evidence import PairedEvidence, Recall
 from perpetune.policy.verdict import Interval
 from perpetune.statistics.balanced_accuracy import balanced_mean, compare_balanced
+from perpetune.statistics.distributions import beta_quantile
 from perpetune.statistics.non_inferiority import inferiority_p_value
 from perpetune.statistics.paired import BETTING, PairedComparison, compare
 
@@ -61,8 +60,8 @@ def recalls(by_label: Mapping[str, Slice], alpha: float, *, serves: bool) -> dic
 def _recall(ours: Sequence[float], serving: float | None, level: float) -> Recall:
     rows, found = len(ours), round(sum(ours))
     tail = (1 - level) / 2
-    low = float(beta.ppf(tail, found, rows - found + 1)) if found else 0.0
-    high = float(beta.ppf(1 - tail, found + 1, rows - found)) if found < rows else 1.0
+    low = beta_quantile(tail, found, rows - found + 1) if found else 0.0
+    high = beta_quantile(1 - tail, found + 1, rows - found) if found < rows else 1.0
     return Recall(found / rows, Interval(low, high, level), rows, serving)
 
 

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
 from perpetune.params import EvaluateParams
+from perpetune.statistics.distributions import t_quantile
 from perpetune.statistics.estimate import Estimate, Floats
 
 Ask = Callable[[int], object]
@@ -109,7 +110,7 @@ def _drawn_rows(requests: int, rows: int, params: EvaluateParams) -> NDArray[np.
 def _expanded_tail(rows: int, tail: float) -> float:
     if rows < 2:
         return tail
-    return float(norm.cdf(math.sqrt(rows / (rows - 1)) * t.ppf(tail, rows - 1)))
+    return NormalDist().cdf(math.sqrt(rows / (rows - 1)) * t_quantile(tail, rows - 1))
 
 
 def sample_positions(rows: Sequence[object], count: int, seed: int) -> list[int]:

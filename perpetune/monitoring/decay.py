@@ -11,12 +11,12 @@ from math import hypot, sqrt
 from typing import TypeVar
 
 import numpy as np
-from scipy.stats import t
 
 from perpetune.monitoring.detector_state import DetectorState, early_run_length
 from perpetune.params import ReferenceParams, WatchParams
 from perpetune.policy.retraining import Decay
 from perpetune.policy.verdict import Interval, Score
+from perpetune.statistics.distributions import t_quantile
 from perpetune.statistics.estimate import Estimate, interval_of_constant, wilson
 from perpetune.statistics.sequential.change_point import Bucket, WeightedScore, most_likely_change
 from perpetune.statistics.sequential.confidence_sequences import drifting_mean_interval
@@ -95,5 +95,5 @@ def _estimate(scores: Sequence[float], confidence: float) -> Estimate:
     mean, rows = float(graded.mean()), len(graded)
     if graded.min() == graded.max():
         return interval_of_constant(mean, rows, 0.0, 1.0, confidence)
-    half_width = float(t.ppf((1 + confidence) / 2, rows - 1) * graded.std(ddof=1) / sqrt(rows))
+    half_width = t_quantile((1 + confidence) / 2, rows - 1) * float(graded.std(ddof=1)) / sqrt(rows)
     return Estimate(mean, max(0.0, mean - half_width), min(1.0, mean + half_width), rows)

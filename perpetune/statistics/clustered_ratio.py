@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import t
 
+from perpetune.statistics.distributions import t_quantile
 from perpetune.statistics.estimate import Estimate, Floats
 
 
@@ -64,5 +64,5 @@ def difference(first: ClusteredRatio, second: ClusteredRatio, confidence: float)
 
 
 def _estimate(value: float, variance: float, freedom: float, clusters: int, confidence: float) -> Estimate:
-    half = float(t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(variance) if variance else 0.0
+    half = t_quantile((1 + confidence) / 2, freedom) * math.sqrt(variance) if variance else 0.0
     return Estimate(value, value - half, value + half, clusters)

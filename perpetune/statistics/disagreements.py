@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import beta, binomtest
 
+from perpetune.statistics.distributions import beta_quantile, sign_test
 from perpetune.statistics.paired import PairedComparison
 from perpetune.statistics.sequential.betting import mean_bounds, p_value_above
 
@@ -110,7 +110,7 @@ def guard_labels(rows: int, ratio: float, margin: float, *, alpha: float, power:
 
 def upper_ratio(differing: int, rows: int, alpha: float) -> float:
     """Clopper and Pearson's upper bound of the ratio of differing rows (Biometrika 26 (1934) 404)."""
-    return 1.0 if differing >= rows else float(beta.ppf(1 - alpha, differing + 1, rows - differing))
+    return 1.0 if differing >= rows else beta_quantile(1 - alpha, differing + 1, rows - differing)
 
 
 def _z(probability: float) -> float:
@@ -124,7 +124,7 @@ def _p_value(differences: np.ndarray[tuple[int], np.dtype[np.float64]], is_binar
     if not is_binary:
         return p_value_above(differences, 0.0)
     up, down = int((differences > 0).sum()), int((differences < 0).sum())
-    return float(binomtest(up, up + down, 0.5, "greater").pvalue)
+    return sign_test(up, up + down)
 
 
 def _score_interval(found: Disagreements, better: int, worse: int, confidence: float) -> tuple[float, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from scipy.special import gammaln, xlogy
-from scipy.stats import norm
 
 from perpetune.statistics.estimate import Floats
 from perpetune.statistics.sequential.betting import p_value_above
@@ -45,7 +45,7 @@ def inferiority_p_value_of_counts(better: int, worse: int, rows: int, margin: fl
     """The same from counts: of `rows`, only b is right on `better` and only a on `worse`."""
     seen = _score_statistic(np.array([float(better)]), np.array([float(worse)]), rows, margin)[0]
     if rows > EXACT_ROWS:
-        return float(norm.cdf(seen))
+        return NormalDist().cdf(seen)
     ups, downs = (cells.astype(np.float64) for cells in np.indices((rows + 1, rows + 1)))
     possible = ups + downs <= rows
     ups, downs = ups[possible], downs[possible]

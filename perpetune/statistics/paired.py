@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
+from perpetune.statistics.distributions import sign_test
 from perpetune.statistics.estimate import BLOCK, Floats, wilson
 from perpetune.statistics.sequential.betting import mean_bounds, p_value_above
 from perpetune.statistics.units import are_rows, effective_rows, mean_square, units_of
@@ -89,8 +89,8 @@ def _compare_proportions(a_scores: Sequence[float], b_scores: Sequence[float], c
         difference=(only_b - only_a) / len(pairs),
         low=low,
         high=high,
-        p_value=float(binomtest(only_b, discordant, 0.5, "greater").pvalue) if discordant else 1.0,
-        p_two_sided=float(binomtest(only_b, discordant, 0.5).pvalue) if discordant else 1.0,
+        p_value=sign_test(only_b, discordant),
+        p_two_sided=min(1.0, 2 * sign_test(max(only_a, only_b), discordant)),
         n=len(pairs),
         better=only_b,
         worse=only_a,

@@ -14,7 +14,6 @@ from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import skew
 
 from perpetune.statistics.estimate import Floats
 from perpetune.statistics.mean_difference import LARGE, Sample, difference_bounds
@@ -114,7 +113,8 @@ def _is_normal(values: Sequence[float]) -> bool:
 
 
 def _skewness(values: Floats) -> float:
-    return 0.0 if np.ptp(values) == 0 else float(skew(values))
+    apart = values - values.mean()
+    return 0.0 if np.ptp(values) == 0 else float((apart**3).mean() / (apart**2).mean() ** 1.5)
 
 
 def _variance_of_mean(values: Sequence[float]) -> float:

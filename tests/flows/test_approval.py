@@ -196,7 +196,8 @@ def flow_processes() -> list[str]:
 
 def restart_the_server() -> None:
     """End it as `kill` does; the supervisor starts it again."""
-    [server] = [each for each in psutil.Process().children() if "perpetune.flows.server" in each.cmdline()]
+    port = str(httpx.URL(os.environ["PREFECT_API_URL"]).port)
+    [server] = [each for each in psutil.Process().children() if {"perpetune.flows.server", port} <= {*each.cmdline()}]
     server.terminate()
     server.wait(60)
     eventually(lambda: answers(f"{os.environ['PREFECT_API_URL']}/health"), 120)

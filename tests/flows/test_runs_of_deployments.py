@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
@@ -10,22 +9,15 @@ from prefect import flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Pending, Running
-from prefect.testing.utilities import prefect_test_harness
 
 from perpetune.flows.unbegun import RunsOfDeployments
 
-pytestmark = pytest.mark.slow  # a Prefect server
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
 
 @flow
 def check() -> None:
     """A flow of a deployment."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 def test_only_pending_runs_of_these_deployments_are_found_and_ended() -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prefect import flow
 from prefect.cache_policies import NO_CACHE
-from prefect.testing.utilities import prefect_test_harness
 
 from perpetune.errors import PerpetuneError
 from perpetune.flows.alerting.automations import longest_runs
@@ -28,12 +26,6 @@ pytestmark = pytest.mark.timeout(300, method="thread")
 ROOT = Path(__file__).parents[2]
 HALF_A_SECOND = LimitsParams(train_hours=0.5 / 3600)
 tries: list[float] = []
-
-
-@pytest.fixture(scope="module")
-def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture
@@ -61,7 +53,7 @@ def run(workspace: Workspace, how: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["sleep", "process"])
-def test_what_hangs_is_ended_once_and_said(prefect: None, workspace: Workspace, how: str) -> None:
+def test_what_hangs_is_ended_once_and_said(prefect: str, workspace: Workspace, how: str) -> None:
     tries.clear()
     with pytest.raises(PerpetuneError, match=r"the task 'hang' was ended after .* its time limit") as raised:
         run(workspace, how)
@@ -71,7 +63,7 @@ def test_what_hangs_is_ended_once_and_said(prefect: None, workspace: Workspace, 
 
 
 @pytest.mark.slow
-def test_what_is_in_time_or_has_a_timeout_of_its_own_goes_on_as_before(prefect: None, workspace: Workspace) -> None:
+def test_what_is_in_time_or_has_a_timeout_of_its_own_goes_on_as_before(prefect: str, workspace: Workspace) -> None:
     ample = workspace.params.model_copy(update={"limits": LimitsParams()})
     tries.clear()
     assert run(replace(workspace, params=ample), "none") == "done"

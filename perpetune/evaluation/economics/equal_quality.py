@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
 from perpetune.evaluation.economics.machine import SECONDS_PER_DAY, MachineUse
 from perpetune.evaluation.economics.usage import Usage
 from perpetune.params import EvaluateParams
 from perpetune.statistics.clustered_ratio import clustered_ratio
+from perpetune.statistics.distributions import t_quantile
 from perpetune.statistics.estimate import Estimate, Floats, estimate_mean
 from perpetune.statistics.paired import compare
 
@@ -163,7 +163,7 @@ def _balance(dollars_per_day: float, prices: Floats, ours: Floats, theirs: Float
         return Estimate(requests, requests, requests, rows)
     influence = (theirs / theirs.sum() - ours / ours.sum() if len(ours) else 0.0) - prices / prices.sum()
     spread = math.sqrt(rows / (rows - 1) * math.fsum((influence - influence.mean()) ** 2))
-    factor = math.exp(float(t.ppf((1 + confidence) / 2, rows - 1)) * spread)
+    factor = math.exp(t_quantile((1 + confidence) / 2, rows - 1) * spread)
     return Estimate(requests, requests / factor, requests * factor, rows)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.output_schema import InvalidOutput, OutputSchema, parsed
@@ -52,6 +51,8 @@ def _shared(one: Any, other: Any) -> int:
     if isinstance(one, dict) and isinstance(other, dict) and one and other:
         return sum(_shared(one[key], other[key]) for key in one.keys() & other.keys())
     if isinstance(one, list) and isinstance(other, list) and one and other:
+        from scipy.optimize import linear_sum_assignment  # late: few tasks answer with lists
+
         shared = np.array([[_shared(mine, theirs) for theirs in other] for mine in one])
         return int(shared[linear_sum_assignment(shared, maximize=True)].sum())
     return int(_leaf(one) == _leaf(other))

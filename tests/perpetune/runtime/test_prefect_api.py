@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -16,13 +14,8 @@ import pytest
 from perpetune.errors import PerpetuneError
 from perpetune.runtime import prefect_api
 from perpetune.runtime.prefect_api import FlowRun, Prefect
-from perpetune.runtime.processes import Supervisor, free_ports
-from perpetune.runtime.stack import Ports, environment, servers
-from perpetune.workspace import open_workspace
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[3]
 
 # A run without log lines for longer than two polls, with its verdict at the end, as a watch run.
 WATCH = """
@@ -63,20 +56,9 @@ killed()
 """
 
 
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory, seed_servers: Callable[..., None]) -> Iterator[Prefect]:
-    folder = tmp_path_factory.mktemp("workspace")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PREFECT_API_URL", "PERPETUNE_GATEWAY_URL", "PERPETUNE_DATABASE_URL", "PERPETUNE_HOME"):
-            patch.delenv(name, raising=False)
-        (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-        workspace, ports = open_workspace(folder), Ports(*free_ports(4))
-        for name, value in environment(workspace, ports).items():
-            patch.setenv(name, value)
-        seed_servers(workspace, "prefect")
-        with Supervisor(folder, workspace.home / "logs", {}, print) as supervisor:
-            supervisor.start([server for server in servers(workspace, ports) if server.name == "prefect"])
-            yield Prefect(os.environ["PREFECT_API_URL"])
+@pytest.fixture
+def server(prefect: str) -> Prefect:
+    return Prefect(prefect)
 
 
 def begun(code: str) -> tuple[subprocess.Popen[str], FlowRun]:
@@ -89,10 +71,10 @@ def begun(code: str) -> tuple[subprocess.Popen[str], FlowRun]:
     raise AssertionError("it has not begun")
 
 
-def test_the_last_line_of_a_flow_is_passed_on_once_and_in_order(prefect: Prefect) -> None:
+def test_the_last_line_of_a_flow_is_passed_on_once_and_in_order(server: Prefect) -> None:
     child, run = begun(WATCH)
     said: list[str] = []
-    ended = prefect.follow(run, said.append, poll_seconds=0.2)
+    ended = server.follow(run, said.append, poll_seconds=0.2)
     child.communicate(timeout=120)
     assert ended.state == "COMPLETED"
     assert said[-1] == "keep: it is fine"
@@ -101,29 +83,29 @@ def test_the_last_line_of_a_flow_is_passed_on_once_and_in_order(prefect: Prefect
     assert not [line for line in said if line.startswith("Finished in state")]
     again: list[str] = []
     began = time.monotonic()
-    assert prefect.follow(run, again.append).final
+    assert server.follow(run, again.append).final
     assert again == said, "one that has ended is told from its beginning"
     assert time.monotonic() - began < prefect_api.LOG_TIMEOUT, "its last line has come: nothing to wait for"
 
 
-def test_a_run_that_was_killed_is_not_waited_for_for_ever(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_killed_is_not_waited_for_for_ever(server: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefect_api, "LOG_TIMEOUT", 1.0)
     child, run = begun(KILLED)
     child.kill()
     child.wait()
     body = {"state": {"type": "CRASHED", "message": "it was killed"}, "force": True}
-    httpx.post(f"{prefect.url}/flow_runs/{run.id}/set_state", json=body, timeout=30).raise_for_status()
-    ended = prefect.follow(run, print, poll_seconds=0.2)
+    httpx.post(f"{server.url}/flow_runs/{run.id}/set_state", json=body, timeout=30).raise_for_status()
+    ended = server.follow(run, print, poll_seconds=0.2)
     assert (ended.state, ended.message) == ("CRASHED", "it was killed")
 
 
 @pytest.mark.integration
-def test_a_deployment_with_a_renamed_flow_says_what_to_do(prefect: Prefect) -> None:
-    flow = httpx.post(f"{prefect.url}/flows/", json={"name": "refresh"}).json()
+def test_a_deployment_with_a_renamed_flow_says_what_to_do(server: Prefect) -> None:
+    flow = httpx.post(f"{server.url}/flows/", json={"name": "refresh"}).json()
     old = {"name": "registered-before", "flow_id": flow["id"], "entrypoint": "flows.refresh.refresh"}
-    httpx.post(f"{prefect.url}/deployments/", json=old).raise_for_status()
+    httpx.post(f"{server.url}/deployments/", json=old).raise_for_status()
     with pytest.raises(PerpetuneError, match=r"perpetune\.flows\.refresh\.refresh now") as refused:
-        prefect.start("refresh/registered-before", {})
+        server.start("refresh/registered-before", {})
     assert "python -m perpetune.flows deploy" in str(refused.value)
 
 

@@ -55,6 +55,16 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+SETTINGS = "schema: 2\ntask: {name: mine, kind: generation, instruction: Mine.}\nfetch: {sources: [inbox]}\n"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """For what concerns the rows: `dvc init` for a new one takes longer than to read them."""
+    (tmp_path / "params.yaml").write_text(SETTINGS)
+    return tmp_path
+
+
 ALL = ("--validation", "validation.jsonl", "--answers", "requests.jsonl", "--answers", "hosted.jsonl")
 
 
@@ -81,11 +91,10 @@ def test_from_nothing_to_a_workspace(files: Path) -> None:
 
 
 def test_a_workspace_that_is_there_keeps_its_settings(files: Path) -> None:
-    text = "schema: 2\ntask: {name: mine, kind: generation, instruction: Mine.}\nfetch: {sources: [inbox]}\n"
-    (files / "params.yaml").write_text(text)
+    (files / "params.yaml").write_text(SETTINGS)
     said = perpetune(files, "import", "openai", "training.jsonl", *ALL, "--json")
 
-    assert (files / "params.yaml").read_text() == text
+    assert (files / "params.yaml").read_text() == SETTINGS
     found = json.loads(said.stdout)
     assert (found["workspace"], found["task"], found["answers"]["validation"]) == (None, None, [6, 2])
 
@@ -139,9 +148,9 @@ HOSTILE: list[tuple[object, str, str]] = [
 
 
 @pytest.mark.parametrize(("row", "field", "reason"), HOSTILE, ids=[f"{field}-{why:.20}" for _, field, why in HOSTILE])
-def test_a_faulty_row_is_told_with_line_and_field(tmp_path: Path, row: object, field: str, reason: str) -> None:
-    write(tmp_path / "training.jsonl", *map(line, range(30)), row)
-    said = perpetune(tmp_path, "import", "openai", "training.jsonl")
+def test_a_faulty_row_is_told_with_line_and_field(workspace: Path, row: object, field: str, reason: str) -> None:
+    write(workspace / "training.jsonl", *map(line, range(30)), row)
+    said = perpetune(workspace, "import", "openai", "training.jsonl")
 
     assert said.exit_code == 0, said.output
     (told,) = [each for each in said.output.splitlines() if each.startswith("  line 31: ")]
@@ -183,9 +192,9 @@ KEPT: list[object] = [
 
 
 @pytest.mark.parametrize("row", KEPT, ids=[str(number) for number in range(len(KEPT))])
-def test_a_row_in_any_documented_form_is_kept(tmp_path: Path, row: object) -> None:
-    write(tmp_path / "training.jsonl", row, *map(line, range(30)), end="\r\n", bom="\ufeff")
-    said = perpetune(tmp_path, "import", "openai", "training.jsonl", "--json")
+def test_a_row_in_any_documented_form_is_kept(workspace: Path, row: object) -> None:
+    write(workspace / "training.jsonl", row, *map(line, range(30)), end="\r\n", bom="\ufeff")
+    said = perpetune(workspace, "import", "openai", "training.jsonl", "--json")
 
     assert said.exit_code == 0, said.output
     (done,) = json.loads(said.stdout)["training"]
