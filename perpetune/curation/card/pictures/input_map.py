@@ -1,7 +1,7 @@
 """The map of the inputs: each a point, alike inputs near each other.
 
-Latent semantic analysis to 32 dimensions, then principal components. A map shows clusters, stray rows and labels that
-lie within each other; distances are approximate.
+The two main axes of the inputs' TF-IDF vectors: latent semantic analysis (Deerwester et al. 1990) to 32 dimensions, then
+principal components. A map shows clusters, stray rows and labels that lie within each other; distances are approximate.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from perpetune.curation.card.pictures.svg import WIDTH, dot, legend, picture
-from perpetune.curation.card.pictures.text_axes import principal_plane, text_axes
 from perpetune.curation.text import fingerprint, shortened
 from perpetune.records import Example
 
@@ -22,7 +22,7 @@ POINTS = 1_500
 """Rows on the map; of more, a sample by hash, which hardly changes when rows are added."""
 COLOURS = 7
 """Labels with a colour of their own; the others are grey."""
-_HEIGHT, _MARGIN, _TOPICS = 300, 8, 32
+_HEIGHT, _MARGIN, _TOPICS, _WORDS = 300, 8, 32, 20_000
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,29 @@ def _places(texts: Sequence[str]) -> np.ndarray | None:
     """Coordinates from 0 to 1, (texts, 2)."""
     if len(set(texts)) < 5:
         return None
-    axes = text_axes(texts, _TOPICS)
-    if axes is None:
+    from sklearn.decomposition import PCA, TruncatedSVD
+
+    vectors = _vectors(texts)
+    topics = min(_TOPICS, vectors.shape[1] - 1, len(texts) - 1)
+    if topics < 2:
         return None
-    flat = principal_plane(axes)
+    reduced = TruncatedSVD(topics, random_state=0).fit_transform(vectors)
+    flat = PCA(2, svd_solver="full").fit_transform(reduced)
     # Stray rows would leave the others a spot in the middle: distances from it shrink with their size.
     middle, scale = np.median(flat, axis=0), np.maximum(flat.std(axis=0), 1e-9)
     shrunk = np.arcsinh(1.5 * (flat - middle) / scale)
     low, high = shrunk.min(axis=0), shrunk.max(axis=0)
     return np.asarray((shrunk - low) / np.maximum(high - low, 1e-9))
+
+
+def _vectors(texts: Sequence[str]) -> Any:
+    """A sparse matrix of TF-IDF, of words that two texts share or, if these are too few, of pieces of words."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        vectors = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=_WORDS).fit_transform(texts)
+        if vectors.shape[1] >= 10:
+            return vectors
+    except ValueError:  # no word is in two of them
+        pass
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=_WORDS).fit_transform(texts)
