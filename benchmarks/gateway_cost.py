@@ -40,7 +40,7 @@ from shared.load import Target, drive
 from shared.record import Claim, write
 
 from perpetune.params import load_params
-from perpetune.runtime.processes import answers, free_ports
+from perpetune.runtime.processes.supervisor import answers, free_ports
 from perpetune.testing.fake_vllm import BASE, FakeVllm
 
 TASK = "bench"

@@ -195,7 +195,7 @@ def fine_tuned(
     task: Task, train: Sequence[tuple[str, str]], validation: Sequence[tuple[str, str]], params: Params, asked: Any
 ) -> Cell:
     from perpetune.inference.predictor import load_predictor
-    from perpetune.loop.ensemble_training import launch_ensemble
+    from perpetune.loop.training.ensemble_training import launch_ensemble
     from perpetune.training.job_files import Job
 
     labels = sorted({output for _, output in train}) if task.labels else None

@@ -43,7 +43,7 @@ def refresh(
     # Imported late: a worker, which only starts runs, does not need torch, MLflow and Evidently.
     from perpetune.flows.release import decide_on_disagreements, finish, put_into_service, settle_approvals
     from perpetune.loop.approve import waiting_version
-    from perpetune.loop.step_durations import CURATE, DECIDE, EVALUATE, TRAIN, timed
+    from perpetune.loop.planning.step_durations import CURATE, DECIDE, EVALUATE, TRAIN, timed
     from perpetune.tasks.events import emit
     from perpetune.tasks.refresh.curate import curate, log_data, nothing_new
 

@@ -15,8 +15,8 @@ from perpetune.loop.approve import (
     promotion_of,
     require_waiting,
 )
+from perpetune.loop.planning.step_durations import RELEASE, timed
 from perpetune.loop.rollout.trial import needs_trial
-from perpetune.loop.step_durations import RELEASE, timed
 from perpetune.policy.decision.record import Decision
 from perpetune.tasks.locks import decision_lock
 from perpetune.tasks.refresh.disagreements import decide_again

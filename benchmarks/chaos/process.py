@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from perpetune.runtime.process_tree import descendants
+from perpetune.runtime.processes.process_tree import descendants
 
 _STEP_SECONDS = 0.5
 

@@ -29,7 +29,7 @@ from perpetune.curation.ingest import ingest
 from perpetune.curation.running.layout import INBOX
 from perpetune.records import write_jsonl
 from perpetune.runtime.prefect_api import Prefect
-from perpetune.runtime.processes import answers, free_ports
+from perpetune.runtime.processes.supervisor import answers, free_ports
 from perpetune.runtime.stack import PYTHON, Ports, environment, gateway, servers, worker
 from perpetune.tracking.runs import connect
 from perpetune.workspace import Workspace, open_workspace

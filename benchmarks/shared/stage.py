@@ -23,7 +23,7 @@ from perpetune.model.release import EVALUATED, GoldenPrompt, ModelCard, ServingF
 from perpetune.model.weights import resolve
 from perpetune.params import BaseParams, LoraParams, Params, load_params
 from perpetune.records import Message, to_json, with_instruction
-from perpetune.runtime.processes import Supervisor, answers, free_ports
+from perpetune.runtime.processes.supervisor import Supervisor, answers, free_ports
 from perpetune.runtime.stack import gateway
 from perpetune.runtime.vllm_service import vllm_service
 from perpetune.tracking import registry

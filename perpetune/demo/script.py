@@ -21,7 +21,7 @@ from perpetune.errors import PerpetuneError
 from perpetune.policy.decision.headline import headline
 from perpetune.records import Example
 from perpetune.runtime.prefect_api import FlowRun, Prefect
-from perpetune.runtime.processes import Supervisor, answers, free_ports
+from perpetune.runtime.processes.supervisor import Supervisor, answers, free_ports
 from perpetune.runtime.stack import Ports, environment, gateway, servers, worker
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace

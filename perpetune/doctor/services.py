@@ -14,9 +14,9 @@ from perpetune.engines.openai_api.tls import Tls, vllm_tls
 from perpetune.errors import PerpetuneError
 from perpetune.proxies import is_on_this_machine
 from perpetune.runtime.alerts import alert_prefix
-from perpetune.runtime.ports import VLLM_PORT
 from perpetune.runtime.prefect_api import Prefect
-from perpetune.runtime.processes import is_free
+from perpetune.runtime.processes.ports import VLLM_PORT
+from perpetune.runtime.processes.supervisor import is_free
 from perpetune.runtime.served.readiness import state_of_task
 from perpetune.runtime.stack import Ports
 from perpetune.settings import Settings

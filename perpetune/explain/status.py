@@ -17,9 +17,9 @@ from perpetune.errors import NoDecision, PerpetuneError
 from perpetune.explain.month_costs import MonthCosts, month_costs, month_start
 from perpetune.loop.approve import PendingApproval, pending_approvals
 from perpetune.loop.label_rule import label_rule_at_hand, label_rule_of_rows
+from perpetune.loop.planning.unfinished import unfinished_refresh
 from perpetune.loop.rollout.versions import NEWEST, system_of
 from perpetune.loop.run_context import LATER, RECORD, Kind, use_mlflow
-from perpetune.loop.unfinished import unfinished_refresh
 from perpetune.loop.watch.refresh_history import device_hours_since
 from perpetune.monitoring.detector_state import DETECTOR, from_text
 from perpetune.policy.decision.headline import finds_decay, headline

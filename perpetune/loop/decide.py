@@ -27,9 +27,9 @@ from perpetune.loop.assess.anchor import anchor_of
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.assess.holdout_uses import count_verdict, uses_before
 from perpetune.loop.curate import CuratedData
-from perpetune.loop.fine_tune import Challenger
+from perpetune.loop.planning.unfinished import tag_versions
 from perpetune.loop.run_context import TRIGGER, git_commit, log_decision, params_digest
-from perpetune.loop.unfinished import tag_versions
+from perpetune.loop.training.fine_tune import Challenger
 from perpetune.loop.untrained_versions import save_linear_version, save_untrained_version
 from perpetune.model.release import UNTRAINED, evaluated_file
 from perpetune.params import PromoteParams, SplitParams
@@ -99,7 +99,7 @@ def decide(
 
     If a simpler system is chosen it becomes a version too, and the decision is about that one; the challenger's
     `version` is tagged with the version chosen instead. The decision record is the intent of all that follows: see
-    perpetune/loop/unfinished.py. Raises ChampionChanged, before it decides, if another version has become champion
+    perpetune/loop/planning/unfinished.py. Raises ChampionChanged, before it decides, if another version has become champion
     during the evaluation; the next refresh then evaluates again, without training.
     """
     registry.require_champion(challenger.card.task, version, assessment.champion)

@@ -19,8 +19,8 @@ from perpetune.errors import PerpetuneError
 from perpetune.evaluation.scores.scoring import scoring_of
 from perpetune.evaluation.scores.text_metrics import tidy
 from perpetune.inference.predictor import load_predictor
-from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import LOSS, environment_tags, use_mlflow
+from perpetune.loop.training.ensemble_training import launch_ensemble
 from perpetune.model.release import LABEL_HEAD, POOL, ModelCard, Release, read_card
 from perpetune.params.renamed_settings import with_old_names
 from perpetune.records import Example, RecordedAnswer, conversation, read_jsonl

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perpetune.runtime.file_locks import is_locked
+from perpetune.runtime.processes.file_locks import is_locked
 
 ADDRESSES = "addresses.env"
 LOCK_FILE = "up.lock"

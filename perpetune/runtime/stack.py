@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from perpetune.proxies import no_proxy_variables
 from perpetune.runtime.addresses import WORKSPACE_ID
 from perpetune.runtime.ownership import own_id
-from perpetune.runtime.processes import Service
+from perpetune.runtime.processes.supervisor import Service
 from perpetune.workspace import Workspace
 
 HOST = "127.0.0.1"

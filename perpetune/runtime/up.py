@@ -28,10 +28,10 @@ from perpetune.runtime.addresses import (
     save_addresses,
     saved_addresses,
 )
-from perpetune.runtime.file_locks import acquire, end_leftovers, lock_owner
 from perpetune.runtime.ownership import mark_mlflow, require_not_foreign, require_own
-from perpetune.runtime.ports import VLLM_PORT, NamedPorts, reserved_ports
-from perpetune.runtime.processes import Child, Service, Supervisor, answers, free_ports
+from perpetune.runtime.processes.file_locks import acquire, end_leftovers, lock_owner
+from perpetune.runtime.processes.ports import VLLM_PORT, NamedPorts, reserved_ports
+from perpetune.runtime.processes.supervisor import Child, Service, Supervisor, answers, free_ports
 from perpetune.runtime.served.members import address_files, member_workers, save_member_addresses
 from perpetune.runtime.served.registered import served_workspaces
 from perpetune.runtime.stack import Ports, environment, gateway, servers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perpetune.errors import PerpetuneError
 from perpetune.params import Params
-from perpetune.runtime.processes import Service
+from perpetune.runtime.processes.supervisor import Service
 from perpetune.runtime.stack import HOST
 from perpetune.settings import checkout
 from perpetune.workspace import Workspace

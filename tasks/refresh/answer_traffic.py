@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.disagreements.answer import compare_on_traffic, wants_traffic
 from perpetune.loop.disagreements.comparison import TrafficComparison
-from perpetune.loop.fine_tune import Challenger
+from perpetune.loop.training.fine_tune import Challenger
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task
 from perpetune.tracking.runs import Run

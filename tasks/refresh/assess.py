@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 from perpetune.evaluation.evaluate import Evaluation
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.assess.assess import assess as assess_systems
-from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
+from perpetune.loop.training.fine_tune import Challenger
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_details

@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 
 from perpetune.loop import curate as curation
 from perpetune.loop.curate import CuratedData
-from perpetune.loop.unchanged import why_unchanged
+from perpetune.loop.planning.unchanged import why_unchanged
 from perpetune.policy.unchanged import Trigger
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task

@@ -16,8 +16,8 @@ from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.disagreements.comparison import TrafficComparison
 from perpetune.loop.disagreements.decide import ask_for_disagreements
-from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.rollout.trial import needs_trial
+from perpetune.loop.training.fine_tune import Challenger
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import PROMOTED, REJECTED

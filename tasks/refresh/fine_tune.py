@@ -9,9 +9,9 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.fine_tune import fine_tune as fine_tune_adapter
-from perpetune.loop.plan import Plan
+from perpetune.loop.planning.plan import Plan
+from perpetune.loop.training.fine_tune import Challenger
+from perpetune.loop.training.fine_tune import fine_tune as fine_tune_adapter
 from perpetune.tasks.refresh.plan import correct
 from perpetune.tasks.retries import unless_user_error
 from perpetune.tasks.time_limits import limited_task

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.loop import plan as plans
 from perpetune.loop.curate import CuratedData
-from perpetune.loop.fine_tune import Challenger
-from perpetune.loop.plan import Plan, plan_line, plan_lines, plan_table
+from perpetune.loop.planning import plan as plans
+from perpetune.loop.planning.plan import Plan, plan_line, plan_lines, plan_table
+from perpetune.loop.training.fine_tune import Challenger
 from perpetune.tasks.time_limits import limited_task
 from perpetune.tasks.verdict import log_details
 from perpetune.tracking.runs import Run

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from prefect.cache_policies import NO_CACHE
 
-from perpetune.loop.rollout.deploy import DeployResult
-from perpetune.loop.rollout.deploy import release as release_version
-from perpetune.loop.unfinished import (
+from perpetune.loop.planning.unfinished import (
     UnfinishedRefresh,
     repeat_tags,
     unfinished_refresh,
     withdraw,
     withdrawn_if_champion_changed,
 )
+from perpetune.loop.rollout.deploy import DeployResult
+from perpetune.loop.rollout.deploy import release as release_version
 from perpetune.policy.decision.record import Decision
 from perpetune.runtime.events import DEPLOYED
 from perpetune.tasks.events import emit

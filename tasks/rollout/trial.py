@@ -9,9 +9,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from perpetune.loop.planning.unfinished import withdrawn_if_champion_changed
 from perpetune.loop.rollout.trial import TrialCheck, start_trial
 from perpetune.loop.rollout.trial import check_trial as check_running_trial
-from perpetune.loop.unfinished import withdrawn_if_champion_changed
 from perpetune.policy.decision.markdown import as_markdown
 from perpetune.policy.decision.record import Decision, Ids, record
 from perpetune.runtime.events import ABORTED, DEPLOYED, LABELS_WANTED, PROMOTED, TRIAL

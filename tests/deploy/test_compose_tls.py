@@ -20,7 +20,7 @@ from compose_file import containers, read_compose
 from waiting import eventually
 
 from perpetune.engines.openai_api.tls import vllm_tls
-from perpetune.runtime.processes import free_ports
+from perpetune.runtime.processes.supervisor import free_ports
 from perpetune.settings import Settings
 
 ROOT = Path(__file__).parents[2]

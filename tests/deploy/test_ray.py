@@ -34,7 +34,7 @@ SMALL = {"num_cpus": 2, "object_store_memory": 200 << 20}
 def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    from perpetune.runtime.processes import free_ports
+    from perpetune.runtime.processes.supervisor import free_ports
 
     (port,) = free_ports(1)
     outside = "outside" in request.param

@@ -41,7 +41,7 @@ from perpetune.policy.promotion.evidence import PairedEvidence, PromotionEvidenc
 from perpetune.policy.verdict import Interval, Verdict
 from perpetune.prediction_log.database import open_log
 from perpetune.runtime.events import PROMOTED, REFRESHED, REJECTED, WAITING
-from perpetune.runtime.processes import Supervisor, answers, free_ports
+from perpetune.runtime.processes.supervisor import Supervisor, answers, free_ports
 from perpetune.runtime.stack import Ports, environment, servers, worker
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, open_run
@@ -190,7 +190,7 @@ def asked(workspace: Workspace, refresh: Callable[[Workspace], str] = refreshed)
 def flow_processes() -> list[str]:
     """The processes of this test that are neither Prefect's server nor its watchdog."""
     found = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
-    kept = ("perpetune.flows.server", "perpetune.runtime.watchdog", "resource_tracker")
+    kept = ("perpetune.flows.server", "perpetune.runtime.processes.watchdog", "resource_tracker")
     return [line for line in found if line and not any(name in line for name in kept)]
 
 

@@ -21,7 +21,7 @@ from workspaces import write_params
 from perpetune.flows.remote_training.prefect_pool import PrefectPool
 from perpetune.runtime.events import ROLLED_BACK, TRIAL
 from perpetune.runtime.prefect_api import Prefect
-from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.processes.supervisor import Supervisor, free_ports
 from perpetune.runtime.stack import Ports, environment, servers, worker
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect, open_run

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from perpetune.runtime.processes import free_ports
+from perpetune.runtime.processes.supervisor import free_ports
 
 PLACE = Path(__file__).parents[2] / ".venv-label-studio"
 USER = "ann@example.org"

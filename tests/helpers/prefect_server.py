@@ -9,7 +9,7 @@ from flows_here import send_what_is_left
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from workspaces import write_params
 
-from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.processes.supervisor import Supervisor, free_ports
 from perpetune.runtime.stack import Ports, environment, servers
 from perpetune.workspace import open_workspace
 

@@ -31,7 +31,7 @@ from perpetune.model.base import load_base
 from perpetune.params import BaseParams
 from perpetune.records import Example, write_jsonl
 from perpetune.runtime.prefect_api import FlowRun, Prefect
-from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.processes.supervisor import Supervisor, free_ports
 from perpetune.runtime.stack import Ports, environment, servers, worker
 from perpetune.training.trainer import Progress, train
 from perpetune.workspace import Workspace, open_workspace

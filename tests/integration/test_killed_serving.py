@@ -37,7 +37,7 @@ from perpetune.params import BaseParams, LoraParams, Params, load_params
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.records import Message, Prediction, to_json, with_instruction
-from perpetune.runtime.processes import Service, answers, free_ports
+from perpetune.runtime.processes.supervisor import Service, answers, free_ports
 from perpetune.runtime.stack import PYTHON, Ports, environment, gateway, servers
 from perpetune.testing.fake_vllm import MASS
 from perpetune.tracking import registry

@@ -29,7 +29,7 @@ from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import counts
 from perpetune.records import Example, write_jsonl
 from perpetune.runtime.prefect_api import FlowRun, Prefect
-from perpetune.runtime.processes import Child, Supervisor, free_ports
+from perpetune.runtime.processes.supervisor import Child, Supervisor, free_ports
 from perpetune.runtime.stack import Ports, environment, gateway, servers, worker
 from perpetune.tracking import registry
 from perpetune.workspace import Workspace, open_workspace

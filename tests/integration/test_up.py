@@ -33,8 +33,8 @@ from workspaces import write_params
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import recent_predictions
 from perpetune.runtime.addresses import ADDRESSES, LOCK_FILE, WORKSPACE_ID, save_addresses, saved_addresses
-from perpetune.runtime.file_locks import acquire
-from perpetune.runtime.processes import free_ports
+from perpetune.runtime.processes.file_locks import acquire
+from perpetune.runtime.processes.supervisor import free_ports
 from perpetune.workspace import open_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]

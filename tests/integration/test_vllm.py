@@ -29,7 +29,7 @@ from perpetune.model.release import Release
 from perpetune.model.weights import resolve
 from perpetune.params import Params, load_params
 from perpetune.records import Message
-from perpetune.runtime.processes import answers, free_ports
+from perpetune.runtime.processes.supervisor import answers, free_ports
 from perpetune.runtime.vllm_service import vllm_command, vllm_python
 from perpetune.settings import Settings
 

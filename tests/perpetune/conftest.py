@@ -13,8 +13,8 @@ from workspaces import copied, once, write_params
 from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import curate, log_data
 from perpetune.loop.decide import decide, register
-from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import open_loop_run
+from perpetune.loop.training.fine_tune import fine_tune
 from perpetune.settings import Settings
 from perpetune.tracking import registry
 from perpetune.tracking.runs import close_run, connect

@@ -54,7 +54,7 @@ def up(
 ) -> None:
     """Run all services on this machine until Ctrl-C."""
     from perpetune.model.weights import fetch_wheels
-    from perpetune.runtime.ports import NamedPorts
+    from perpetune.runtime.processes.ports import NamedPorts
     from perpetune.runtime.up import run_until_interrupted
 
     with for_people():

@@ -34,8 +34,8 @@ from perpetune.loop.assess.holdout_uses import uses_before, uses_of
 from perpetune.loop.assess.systems import LinearModel, Systems, adapters, held_out_rows, load_systems, prompted_systems
 from perpetune.loop.assess.vetoes import measured_limits
 from perpetune.loop.curate import read_split
-from perpetune.loop.fine_tune import Challenger
 from perpetune.loop.run_context import REPORT
+from perpetune.loop.training.fine_tune import Challenger
 from perpetune.model.release import EVALUATED, ModelCard, ServingFacts, System
 from perpetune.policy.promotion.evidence import HoldoutUse, Limit
 from perpetune.records import Example, RecordedAnswer, to_json, write_jsonl

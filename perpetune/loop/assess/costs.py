@@ -18,8 +18,8 @@ from perpetune.evaluation.economics.usage import Usage
 from perpetune.evaluation.evaluate import Evaluation, SystemResults
 from perpetune.evaluation.systems import RECORDED
 from perpetune.loop.curate import read_split
-from perpetune.loop.fine_tune import Challenger, device_hours
 from perpetune.loop.run_context import ECONOMICS
+from perpetune.loop.training.fine_tune import Challenger, device_hours
 from perpetune.prediction_log.answers.utilisation import utilisation
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.queries import answered_since

@@ -20,7 +20,7 @@ from perpetune.inference.predictor import Predictor
 from perpetune.loop.assess.answering import Log, Predict, cached, with_progress
 from perpetune.loop.assess.few_shot import few_shot
 from perpetune.loop.curate import HOLDOUTS, read_split
-from perpetune.loop.fine_tune import Challenger
+from perpetune.loop.training.fine_tune import Challenger
 from perpetune.model.release import UNTRAINED, ModelCard, Release
 from perpetune.records import Example, Message, conversation
 from perpetune.settings import Settings

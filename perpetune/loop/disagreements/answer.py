@@ -18,7 +18,7 @@ from perpetune.loop.curate import read_split
 from perpetune.loop.decide import gate_evidence, promotion_evidence
 from perpetune.loop.disagreements.comparison import Disagreement, TrafficComparison, TrafficSample
 from perpetune.loop.disagreements.pool import as_example, stored_pool
-from perpetune.loop.fine_tune import Challenger
+from perpetune.loop.training.fine_tune import Challenger
 from perpetune.policy.promotion.choice import choose
 from perpetune.policy.promotion.traffic_comparison import rows_to_answer
 from perpetune.records import Example, Prediction

@@ -10,7 +10,7 @@ from datetime import UTC, date
 from pathlib import Path
 
 from perpetune.inference.predictor import Predictor, load_predictor
-from perpetune.loop.ensemble_training import launch_ensemble
+from perpetune.loop.training.ensemble_training import launch_ensemble
 from perpetune.model.release import ModelCard
 from perpetune.params import Params
 from perpetune.records import Example, conversation

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from perpetune.runtime.addresses import ADDRESSES, save_addresses
-from perpetune.runtime.processes import Service, free_ports
+from perpetune.runtime.processes.supervisor import Service, free_ports
 from perpetune.runtime.stack import worker
 from perpetune.workspace import Workspace
 

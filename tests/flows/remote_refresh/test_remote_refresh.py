@@ -30,7 +30,7 @@ from perpetune.flows.remote_refresh.pipeline import RefreshPipeline
 from perpetune.flows.remote_refresh.steps import STEPS, command
 from perpetune.flows.remote_training.kubeflow import Kubeflow
 from perpetune.records import Example, write_jsonl
-from perpetune.runtime.processes import Supervisor, free_ports
+from perpetune.runtime.processes.supervisor import Supervisor, free_ports
 from perpetune.runtime.stack import Ports, environment, servers
 from perpetune.tracking import registry
 from perpetune.tracking.runs import connect

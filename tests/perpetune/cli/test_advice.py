@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from perpetune.cli import app
-from perpetune.runtime.ports import NamedPorts
+from perpetune.runtime.processes.ports import NamedPorts
 
 ROOT = Path(__file__).parents[3]
 PAGES = [

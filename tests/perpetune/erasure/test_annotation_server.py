@@ -13,7 +13,7 @@ from label_studio_server import RunningLabelStudio, is_installed, label_studio
 from workspaces import write_params
 
 from perpetune.annotation.projects import PROJECTS
-from perpetune.runtime.processes import free_ports
+from perpetune.runtime.processes.supervisor import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 

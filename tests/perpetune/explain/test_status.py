@@ -12,7 +12,7 @@ from perpetune.explain.status import Status, VersionLine, without_temporary
 from perpetune.explain.status_screen import show_status
 from perpetune.params import load_params
 from perpetune.runtime.addresses import LOCK_FILE
-from perpetune.runtime.file_locks import acquire
+from perpetune.runtime.processes.file_locks import acquire
 from perpetune.runtime.service_state import ServiceState
 from perpetune.runtime.up import is_lasting
 from perpetune.settings import Settings

@@ -14,8 +14,8 @@ from perpetune.gateway.api.errors import ApiError
 from perpetune.gateway.api.release_routes import CheckRequest, Identity
 from perpetune.params import Params, load_params
 from perpetune.runtime.addresses import LOCK_FILE, WORKSPACE_ID, save_addresses, workspace_id
-from perpetune.runtime.file_locks import acquire
 from perpetune.runtime.gateway_client import GatewayClient, NoGateway, gateway_of
+from perpetune.runtime.processes.file_locks import acquire
 from perpetune.settings import Settings
 from perpetune.workspace import Workspace
 

@@ -15,7 +15,7 @@ from local_servers import QuietHandler, serve_until_exit
 from perpetune.errors import PerpetuneError
 from perpetune.runtime.addresses import WORKSPACE_ID, Addresses, workspace_id
 from perpetune.runtime.ownership import _SECONDS, HEADER, TAG, require_not_foreign, require_own
-from perpetune.runtime.processes import free_ports
+from perpetune.runtime.processes.supervisor import free_ports
 from perpetune.settings import Settings
 
 VARIABLES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "gateway": "PERPETUNE_GATEWAY_URL"}

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from perpetune.cli import app
 from perpetune.runtime.addresses import LOCK_FILE, Addresses, is_up, save_addresses, saved_addresses
-from perpetune.runtime.file_locks import acquire
-from perpetune.runtime.ports import NamedPorts
-from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
+from perpetune.runtime.processes.file_locks import acquire
+from perpetune.runtime.processes.ports import NamedPorts
+from perpetune.runtime.processes.supervisor import Service, Supervisor, answers, free_ports
 from perpetune.runtime.up import print_ports, show, start_all
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ import pytest
 from waiting import eventually
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.processes import free_ports
+from perpetune.runtime.processes.supervisor import free_ports
 from perpetune.tracking.runs import connect, open_run, read_run, run_ref
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]

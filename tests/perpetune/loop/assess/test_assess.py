@@ -19,9 +19,9 @@ from perpetune.explain.status import read_status
 from perpetune.loop.assess.assess import assess
 from perpetune.loop.curate import CuratedData
 from perpetune.loop.decide import _register_rival, decide, promotion_evidence, register
-from perpetune.loop.fine_tune import Challenger, fine_tune
 from perpetune.loop.first_version import make_first_version
 from perpetune.loop.run_context import REPORT
+from perpetune.loop.training.fine_tune import Challenger, fine_tune
 from perpetune.model.release import ServedBase
 from perpetune.params import BaseParams, EconomicsParams, Method, RemoteModel, TrainParams
 from perpetune.policy.decision.hosted import hosted_in

@@ -15,7 +15,7 @@ from perpetune.curation.hosted.matching import save_answers, stored
 from perpetune.curation.readers.reader import read_examples
 from perpetune.curation.running.layout import HOSTED_ANSWERS
 from perpetune.loop.assess.assess import assess
-from perpetune.loop.fine_tune import fine_tune
+from perpetune.loop.training.fine_tune import fine_tune
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import write_jsonl
 from perpetune.tracking.runs import connect, open_run

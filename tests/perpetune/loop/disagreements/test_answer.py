@@ -17,7 +17,7 @@ from perpetune.loop.curate import CuratedData
 from perpetune.loop.decide import promotion_evidence, register
 from perpetune.loop.disagreements.answer import compare_on_traffic, differ, wants_traffic
 from perpetune.loop.disagreements.decide import ask_for_disagreements
-from perpetune.loop.fine_tune import fine_tune
+from perpetune.loop.training.fine_tune import fine_tune
 from perpetune.params import BaseParams, TrainParams
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.labels.requests import open_requests

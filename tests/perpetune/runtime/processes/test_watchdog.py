@@ -13,8 +13,8 @@ import psutil
 import pytest
 from waiting import eventually
 
-from perpetune.runtime import watchdog
-from perpetune.runtime.processes import Service, Supervisor
+from perpetune.runtime.processes import watchdog
+from perpetune.runtime.processes.supervisor import Service, Supervisor
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ time.sleep(99)
 SUPERVISOR = """
 import sys, time
 from pathlib import Path
-from perpetune.runtime.processes import Service, Supervisor
+from perpetune.runtime.processes.supervisor import Service, Supervisor
 
 service = Service("tree", (sys.executable, "-c", *sys.argv[2:]))
 folder = Path(sys.argv[1])

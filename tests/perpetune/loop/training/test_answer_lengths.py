@@ -4,7 +4,7 @@ import pytest
 from chat_families import family_tokenizer
 
 from perpetune.generation.prompt_format import prompt_format
-from perpetune.loop.answer_lengths import warnings_before_training
+from perpetune.loop.training.answer_lengths import warnings_before_training
 from perpetune.model.chat.chat_format import with_format
 from perpetune.params import BaseParams, EvaluateParams, Params, TaskParams
 from perpetune.records import Example

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from workspaces import write_params
 
 from perpetune.generation.answer import PromptRejected
-from perpetune.loop.fine_tune import fine_tune
 from perpetune.loop.run_context import DEVICE_HOURS
+from perpetune.loop.training.fine_tune import fine_tune
 from perpetune.model.release import ModelCard
 from perpetune.params import BaseParams, TrainParams
 from perpetune.records import Example, Message, write_jsonl

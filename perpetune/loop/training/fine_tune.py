@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from perpetune.classifiers.encoder import SETTING
 from perpetune.classifiers.ensemble import read_powers
-from perpetune.loop.answer_lengths import warnings_before_training
 from perpetune.loop.curate import HOLDOUTS, read_split
-from perpetune.loop.ensemble_training import launch_ensemble
 from perpetune.loop.run_context import DEVICE_HOURS, LOSS
+from perpetune.loop.training.answer_lengths import warnings_before_training
+from perpetune.loop.training.ensemble_training import launch_ensemble
 from perpetune.model.chat.chat_tokenizer import load_chat_tokenizer
 from perpetune.model.release import ModelCard
 from perpetune.model.weights import resolve

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.file_locks import acquire
-from perpetune.runtime.processes import is_free, port_taken, require_free
+from perpetune.runtime.processes.file_locks import acquire
+from perpetune.runtime.processes.supervisor import is_free, port_taken, require_free
 from perpetune.runtime.stack import Ports
 
 HIGHEST_PORT = 65535

@@ -22,9 +22,9 @@ from perpetune.loop.approve import APPROVED, REFUSED, WAITING, ApprovalResponse,
 from perpetune.loop.assess.assess import Assessment
 from perpetune.loop.audited import record_digest
 from perpetune.loop.decide import decide
+from perpetune.loop.planning.unfinished import repeat_tags, unfinished_refresh, withdraw, withdrawn_if_champion_changed
 from perpetune.loop.rollout.deploy import release
 from perpetune.loop.run_context import open_loop_run
-from perpetune.loop.unfinished import repeat_tags, unfinished_refresh, withdraw, withdrawn_if_champion_changed
 from perpetune.params import load_params
 from perpetune.policy.decision.record import Decision
 from perpetune.prediction_log.database import open_log
@@ -35,7 +35,7 @@ from perpetune.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
 
-EVALUATE = load_params(Path(__file__).parents[3] / "params.yaml").evaluate
+EVALUATE = load_params(Path(__file__).parents[4] / "params.yaml").evaluate
 MISSED = set(range(30))
 numbers = itertools.count()
 

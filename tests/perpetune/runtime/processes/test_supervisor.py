@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.processes import Service, Supervisor, answers, free_ports
+from perpetune.runtime.processes.supervisor import Service, Supervisor, answers, free_ports
 
 pytestmark = pytest.mark.slow
 

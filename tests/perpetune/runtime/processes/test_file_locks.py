@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psutil
 
-from perpetune.runtime.file_locks import acquire, end_leftovers, is_locked, lock_owner
+from perpetune.runtime.processes.file_locks import acquire, end_leftovers, is_locked, lock_owner
 
 # Locks the file, starts a process that inherits the lock, prints its id and waits.
 OWNER = """
 import subprocess, sys, time
 from pathlib import Path
-from perpetune.runtime.file_locks import acquire
+from perpetune.runtime.processes.file_locks import acquire
 
 held = acquire(Path(sys.argv[1]))
 child = subprocess.Popen(

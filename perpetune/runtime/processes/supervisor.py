@@ -19,8 +19,8 @@ import httpx
 import psutil
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.process_tree import descendants, kill, kill_marked, new_mark, signal_group
-from perpetune.runtime.watchdog import Watchdog
+from perpetune.runtime.processes.process_tree import descendants, kill, kill_marked, new_mark, signal_group
+from perpetune.runtime.processes.watchdog import Watchdog
 
 # A busy machine takes ten times as long as an idle one.
 START_SECONDS = 600.0

@@ -1,4 +1,4 @@
-"""`python -m perpetune.runtime.watchdog`: ends the services of a supervisor that was killed.
+"""`python -m perpetune.runtime.processes.watchdog`: ends the services of a supervisor that was killed.
 
 The supervisor writes the process id of each service that it starts to this process's standard input, one a line. The
 operating system closes that pipe when the supervisor ends, however it ends, on every POSIX system. The last line of an
@@ -19,7 +19,7 @@ from typing import Self
 
 import psutil
 
-from perpetune.runtime.process_tree import end_trees
+from perpetune.runtime.processes.process_tree import end_trees
 
 DONE = "done"
 STOP_SECONDS = 10.0

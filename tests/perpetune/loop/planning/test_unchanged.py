@@ -9,7 +9,7 @@ import pytest
 
 from perpetune.curation.running.dvc import data_version
 from perpetune.loop.curate import SPLIT_NAMES, CuratedData, read_split
-from perpetune.loop.unchanged import why_unchanged
+from perpetune.loop.planning.unchanged import why_unchanged
 from perpetune.prediction_log.database import open_log
 from perpetune.prediction_log.writes import record_rows
 from perpetune.records import Prediction

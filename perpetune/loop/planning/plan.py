@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from perpetune.loop.curate import CuratedData, read_split
 from perpetune.loop.first_version import is_first_version
-from perpetune.loop.step_durations import (
+from perpetune.loop.planning.step_durations import (
     CURATE,
     DECIDE,
     EVALUATE,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perpetune.loop.curate import CuratedData
-from perpetune.loop.plan import (
+from perpetune.loop.planning.plan import (
     epochs_of,
     log_holdout_warnings,
     make_plan,
@@ -21,7 +21,7 @@ from perpetune.loop.plan import (
     save_durations,
     with_forecast,
 )
-from perpetune.loop.step_durations import (
+from perpetune.loop.planning.step_durations import (
     StepDurations,
     Work,
     assumed_durations,

@@ -6,7 +6,7 @@ import pytest
 
 from perpetune.classifiers.ensemble import Powers, load_pool, read_powers
 from perpetune.inference.predictor import Predictor, load_predictor
-from perpetune.loop.ensemble_training import launch_ensemble
+from perpetune.loop.training.ensemble_training import launch_ensemble
 from perpetune.model.adapters import trained_digest
 from perpetune.model.release import POOL
 from perpetune.params import BaseParams, TrainParams

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from perpetune.errors import PerpetuneError
-from perpetune.runtime.ports import HIGHEST_PORT, VLLM_PORT, NamedPorts, reserved_ports
-from perpetune.runtime.processes import free_ports
+from perpetune.runtime.processes.ports import HIGHEST_PORT, VLLM_PORT, NamedPorts, reserved_ports
+from perpetune.runtime.processes.supervisor import free_ports
 from perpetune.runtime.stack import Ports
 
 
@@ -83,6 +83,6 @@ def test_a_port_for_nothing_and_a_port_for_two_are_refused() -> None:
 
 def test_the_search_for_a_free_port_ends_at_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ports, "gateway", HIGHEST_PORT)
-    monkeypatch.setattr("perpetune.runtime.ports.is_free", lambda port: port != HIGHEST_PORT)
+    monkeypatch.setattr("perpetune.runtime.processes.ports.is_free", lambda port: port != HIGHEST_PORT)
     with pytest.raises(PerpetuneError, match=f"no port from {HIGHEST_PORT} is free"), reserved_ports(NamedPorts()):
         pass
