@@ -25,9 +25,9 @@ from prefect.settings import PREFECT_RUNNER_SERVER_ENABLE, get_current_settings,
 from perpetune.errors import PerpetuneError
 from perpetune.flows import OUTSIDE, RUN_FOLDER
 from perpetune.flows.alerting.automations import register_alerts
+from perpetune.flows.dead_runs import RunsOfDeployments, ending_dead_runs, looks_for
 from perpetune.flows.deployments import deploy, deployments
 from perpetune.flows.health import health_server
-from perpetune.flows.unbegun import RunsOfDeployments, ending_unbegun_runs
 from perpetune.proxies import spare_this_machine
 from perpetune.workspace import open_workspace
 
@@ -90,7 +90,8 @@ def run_worker(found: Sequence[RunnerDeployment]) -> None:
             stack.enter_context(health_server(*where, lambda: polled_within(runner, silence)))
         # Its own web server would stop it at the request of any web page.
         stack.enter_context(temporary_settings({PREFECT_RUNNER_SERVER_ENABLE: False}))
-        stack.enter_context(ending_unbegun_runs(RunsOfDeployments(tuple({str(each.name) for each in found}))))
+        looks = looks_for(get_current_settings().flows.heartbeat_frequency or 0)
+        stack.enter_context(ending_dead_runs(RunsOfDeployments(tuple({str(each.name) for each in found})), looks))
         with suppress(KeyboardInterrupt, TerminationSignal):
             asyncio.run(runner.start())
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from prefect import get_client
@@ -77,11 +79,24 @@ def register_alerts(task: str, wanted: SecretStr | None, limits: LimitsParams) -
         for name in before.keys() - names:
             client.delete_automation(before[name].id)
         for each in automations:
-            if each.name in before:
-                client.update_automation(before[each.name].id, each)
-            else:
-                client.create_automation(each)
+            found = before.get(each.name)
+            if found is not None and _content(found) == _content(each):
+                continue  # a change would make Prefect forget what it has seen of the runs under way
+            if found is not None:  # Prefect's client updates without the types of actions, which become none
+                client.delete_automation(found.id)
+            client.create_automation(each)
     return len(blocks)
+
+
+def _content(automation: AutomationCore) -> object:
+    """What it does, to be compared: sets have no order."""
+    return _ordered(automation.model_dump(mode="json", include=set(AutomationCore.model_fields)))
+
+
+def _ordered(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _ordered(each) for name, each in value.items()}
+    return sorted(map(_ordered, value), key=partial(json.dumps, sort_keys=True)) if isinstance(value, list) else value
 
 
 def _alerts(task: str, blocks: Sequence[UUID]) -> list[AutomationCore]:
