@@ -9,11 +9,11 @@ from typing import Any
 
 from opentelemetry import propagate, trace
 from pydantic import SecretStr
-from pydantic_core import to_json
 
 from perpetune.engines.engine import EngineDown
 from perpetune.engines.openai_api.http_client.connection import Connection
 from perpetune.engines.openai_api.http_client.pool import ConnectionPool
+from perpetune.engines.openai_api.json_bytes import json_bytes
 from perpetune.engines.openai_api.tls import Tls, TlsFiles
 
 _CLIENT_FAULTS = frozenset({400, 404, 413, 422})
@@ -80,7 +80,7 @@ class ModelClient:
 
     async def _reply(self, path: str, body: dict[str, Any] | None) -> bytes:
         """POST a body, or GET without one."""
-        data = None if body is None else _json(body)
+        data = None if body is None else json_bytes(body)
         try:
             status, reply = await self._pool.reply(path, data, _trace_headers())
         except OSError as fault:
@@ -93,7 +93,7 @@ class ModelClient:
     async def _response(self, path: str, body: dict[str, Any]) -> AsyncIterator[Connection]:
         """The response to a POST, as it arrives."""
         try:
-            async with self._pool.response(path, _json(body), _trace_headers()) as response:
+            async with self._pool.response(path, json_bytes(body), _trace_headers()) as response:
                 if response.status >= 300:
                     raise self._error_from(response.status, _error(await response.read()))
                 yield response
@@ -113,19 +113,11 @@ class ModelClient:
 
 def _trace_headers() -> dict[str, str] | None:
     """The current trace, for the server; None if there is none."""
-    if not trace.get_current_span().get_span_context().is_valid:
+    if trace.get_current_span() is trace.INVALID_SPAN:
         return None
     headers: dict[str, str] = {}
     propagate.inject(headers)
     return headers
-
-
-def _json(body: dict[str, Any]) -> bytes:
-    """The body as JSON; Python's own encoder would take longer for a prompt's tokens than all else about a request."""
-    try:
-        return to_json(body)
-    except ValueError:  # half a character, which only an escape can carry
-        return json.dumps(body).encode()
 
 
 def _error(body: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from perpetune.engines.openai_api.json_bytes import json_bytes
 from perpetune.gateway.api.chat.chat_request import ToolCall, model_name
 from perpetune.gateway.api.errors import ApiError
 from perpetune.generation.answer import Answer, TokenLogprob
@@ -100,7 +101,7 @@ class Reply:
             "usage": token_usage(answers),
             "perpetune": self.extension(answers[0]),
         }
-        return _JSON.encode(whole).encode()
+        return json_bytes(whole)
 
     def beginning(self, count: int) -> bytes:
         """The first event of each of `count` answers, with the role."""

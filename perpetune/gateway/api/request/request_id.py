@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 
 HEADER = "x-request-id"
 
 
 def new_request_id(prefix: str = "req-") -> str:
     """The id of a request: of a completion with its own prefix, such as `chatcmpl-`. It can't be guessed."""
-    return prefix + secrets.token_hex(16)
+    return prefix + os.urandom(16).hex()  # as `secrets.token_hex` does, in one call
