@@ -32,7 +32,7 @@ class until_disconnect:
         self._working = working
         if self._when_lost is not None:
             self._when_lost.add(self._cancel)
-        else:  # a task for it would be a tenth of a short request
+        else:  # under another server; a task would be a tenth of the cost of a short request
             self._watching = asyncio.create_task(self._receive_disconnect())
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
