@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -231,12 +231,14 @@ def servers(assets: Path, folder: Path, litellm: Path, portkey: Path) -> Iterato
             Server(Target("gateway", urls[1], TASK, None), before),
         ]
         if litellm.is_file():
-            beside = started.enter_context(_peer(_litellm(litellm.absolute(), folder, urls[0], of_peers[0])))
+            beside = started.enter_context(
+                _process(_litellm(litellm.absolute(), folder, urls[0], of_peers[0]), quiet=True)
+            )
             _wait_until(f"{urls[2]}/health/liveliness", beside)
             found.append(Server(Target("litellm", urls[2], TASK, instruction), beside))
         if portkey.is_file():
             command = ["node", str(portkey), f"--port={of_peers[1]}", "--headless"]
-            beside = started.enter_context(_peer(command))
+            beside = started.enter_context(_process(command, quiet=True))
             _wait_until(urls[3], beside)
             found.append(Server(Target("portkey", urls[3], BASE, instruction, _portkey(urls[0])), beside))
         yield found
@@ -275,13 +277,9 @@ def _role(role: str, assets: Path, *more: str) -> list[str]:
     return [sys.executable, __file__, "--role", role, "--assets", str(assets), *more]
 
 
-def _peer(command: Sequence[str]) -> AbstractContextManager[psutil.Process]:
-    """A gateway of others, which is asked only when it is measured."""
-    return _process(command, to=subprocess.DEVNULL)
-
-
 @contextmanager
-def _process(command: Sequence[str], *, to: int | None = None) -> Iterator[psutil.Process]:
+def _process(command: Sequence[str], *, quiet: bool = False) -> Iterator[psutil.Process]:
+    to = subprocess.DEVNULL if quiet else None
     with subprocess.Popen(command, stdout=to, stderr=to) as process:
         try:
             yield psutil.Process(process.pid)

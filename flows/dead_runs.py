@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,11 +42,12 @@ from perpetune.flows.alerting.automations import HEARTBEAT, MISSED
 LOOKS, STEP_SECONDS = 20, 15.0
 _RUN = "PREFECT__FLOW_RUN_ID"
 _SINCE, _UNTIL = datetime(2000, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)  # whatever the clocks say
+Sign = tuple[UUID, Hashable]  # of a run
 _NOT_ENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
 class Runs(Protocol):
-    def signs(self) -> Mapping[UUID, object]:
+    def signs(self) -> Mapping[UUID, Hashable]:
         """The newest sign of life of each run that was handed to a process and has not ended."""
 
     def crash(self, run: UUID) -> None:
@@ -58,13 +60,11 @@ class RunsOfDeployments:
 
     names: tuple[str, ...]
 
-    def signs(self) -> dict[UUID, object]:
+    def signs(self) -> dict[UUID, Hashable]:
         """A run that has begun is in it if it sends heartbeats."""
         with get_client(sync_client=True) as client:
             found = client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_NOT_ENDED)))
-                ),
+                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_ENDED))),
                 deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(self.names))),
             )
             waiting = {each.id: "pending" for each in found if each.state_type == StateType.PENDING}
@@ -102,7 +102,7 @@ def ending_dead_runs(runs: Runs, looks: int = LOOKS, step: float = STEP_SECONDS)
     stopping = threading.Event()
 
     def watch() -> None:
-        seen: dict[UUID, _Seen] = {}
+        seen: Counter[Sign] = Counter()
         while not stopping.wait(step):
             try:
                 seen = _look(runs, seen, looks)
@@ -118,17 +118,10 @@ def ending_dead_runs(runs: Runs, looks: int = LOOKS, step: float = STEP_SECONDS)
         thread.join()
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A sign of life, and at how many looks it was the newest."""
-
-    sign: object
-    looks: int
-
-
-def _look(runs: Runs, before: Mapping[UUID, _Seen], looks: int) -> dict[UUID, _Seen]:
-    seen = {run: _seen_again(before.get(run), sign) for run, sign in runs.signs().items()}
-    dead = [run for run, each in seen.items() if each.looks > looks]
+def _look(runs: Runs, before: Counter[Sign], looks: int) -> Counter[Sign]:
+    """How often the newest sign of life of each run has been seen."""
+    seen = Counter({sign: before[sign] + 1 for sign in runs.signs().items()})
+    dead = [run for (run, _), times in seen.items() if times > looks]
     processes = _processes() if dead else {}
     for run in dead:
         print(f"flow run {run} shows no sign of life, and is ended", flush=True)
@@ -137,10 +130,6 @@ def _look(runs: Runs, before: Mapping[UUID, _Seen], looks: int) -> dict[UUID, _S
         else:
             runs.crash(run)
     return seen
-
-
-def _seen_again(before: _Seen | None, sign: object) -> _Seen:
-    return _Seen(sign, before.looks + 1 if before is not None and before.sign == sign else 1)
 
 
 def _processes() -> dict[UUID, psutil.Process]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from uuid import UUID
 
 from prefect import get_client
@@ -88,15 +86,9 @@ def register_alerts(task: str, wanted: SecretStr | None, limits: LimitsParams) -
     return len(blocks)
 
 
-def _content(automation: AutomationCore) -> object:
-    """What it does, to be compared: sets have no order."""
-    return _ordered(automation.model_dump(mode="json", include=set(AutomationCore.model_fields)))
-
-
-def _ordered(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: _ordered(each) for name, each in value.items()}
-    return sorted(map(_ordered, value), key=partial(json.dumps, sort_keys=True)) if isinstance(value, list) else value
+def _content(automation: AutomationCore) -> dict[str, object]:
+    """What it does, without what Prefect adds."""
+    return automation.model_dump(include=set(AutomationCore.model_fields))
 
 
 def _alerts(task: str, blocks: Sequence[UUID]) -> list[AutomationCore]:

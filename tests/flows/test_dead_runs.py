@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -41,7 +41,7 @@ class Runs:
     looks: int = 0
     crashed: list[UUID] = field(default_factory=list)
 
-    def signs(self) -> dict[UUID, object]:
+    def signs(self) -> dict[UUID, Hashable]:
         self.looks += 1
         if not self.answers:
             raise httpx.ConnectError("refused")
